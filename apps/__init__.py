@@ -1,0 +1,1 @@
+"""Application templates, one package each."""

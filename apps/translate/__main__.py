@@ -1,0 +1,22 @@
+"""`python -m apps.translate`: train, evaluate and use a model that translates."""
+
+from apps.translate.config import TranslateConfig, TranslateEvaluateOptions
+from pipelines.cli import App, main
+
+
+def _task():
+    from apps.translate.task import TranslateTask
+
+    return TranslateTask
+
+
+APP = App(
+    name="translate",
+    summary="Translate text with an encoder-decoder Transformer.",
+    config=TranslateConfig,
+    task=_task,
+    evaluate=TranslateEvaluateOptions,
+)
+
+if __name__ == "__main__":
+    main(APP)

@@ -1,0 +1,154 @@
+"""The Transformer of Vaswani et al. (2017), pre-norm, with one matrix for source, target and output embedding."""
+
+import keras
+from keras import ops
+
+from apps.translate.config import ModelConfig
+from layers import SinusoidalPositionEncoding, TiedEmbedding, TransformerDecoderBlock, TransformerEncoderBlock
+
+
+@keras.saving.register_keras_serializable(package="espalier")
+class TranslationTransformer(keras.Model):
+    """Encoder-decoder Transformer over token ids, where id 0 is padding.
+
+    Args:
+        vocabulary_size: Pieces in the joint vocabulary, V.
+        start_id: Token before the first target token.
+        encoder_layers, decoder_layers, width, feedforward, heads, dropout: See `ModelConfig`; width is d below.
+
+    Call arguments:
+        inputs: {"source": (B, S), "target": (B, T)} int ids; the target ends with the end token.
+
+    Returns:
+        Logits (B, T, V): at t, of target token t given the tokens before it.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size,
+        start_id,
+        encoder_layers=4,
+        decoder_layers=4,
+        width=128,
+        feedforward=256,
+        heads=4,
+        dropout=0.1,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.start_id = start_id
+        self.settings = {
+            "encoder_layers": encoder_layers,
+            "decoder_layers": decoder_layers,
+            "width": width,
+            "feedforward": feedforward,
+            "heads": heads,
+            "dropout": dropout,
+        }
+        self.embedding = TiedEmbedding(vocabulary_size, width)
+        self.position = SinusoidalPositionEncoding()
+        self.dropout = keras.layers.Dropout(dropout)
+        self.encoder = [
+            TransformerEncoderBlock(heads, feedforward, dropout=dropout, name=f"encoder_{i}")
+            for i in range(encoder_layers)
+        ]
+        self.decoder = [
+            TransformerDecoderBlock(heads, feedforward, dropout=dropout, name=f"decoder_{i}")
+            for i in range(decoder_layers)
+        ]
+        # Pre-norm blocks leave their sums unnormalised; one norm closes each stack.
+        self.encoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
+        self.decoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
+
+    @classmethod
+    def from_settings(cls, config: ModelConfig, vocabulary_size: int, start_id: int) -> "TranslationTransformer":
+        """A built model."""
+        model = cls(vocabulary_size, start_id, **vars(config))
+        model.build({"source": (None, None), "target": (None, None)})
+        return model
+
+    def build(self, input_shape):
+        width = self.settings["width"]
+        source = target = (None, None, width)
+        self.embedding.build((None, None))
+        for block in self.encoder:
+            block.build(source)
+        for block in self.decoder:
+            block.build(target, source)
+        self.encoder_norm.build(source)
+        self.decoder_norm.build(target)
+        self.built = True
+
+    def embed(self, ids, position=None, training=None):
+        x = self.position(self.embedding(ids), position=position)  # (B, L, d)
+        return self.dropout(x, training=training)
+
+    def encode(self, source, training=None):
+        """Source ids (B, S) -> memory (B, S, d)."""
+        mask = ops.not_equal(source, 0)
+        x = self.embed(source, training=training)
+        for block in self.encoder:
+            x = block(x, mask=mask, training=training)
+        return self.encoder_norm(x)
+
+    def shift(self, target):
+        """What the decoder sees of the target: the start token, then all tokens but the last. (B, T) -> (B, T)."""
+        start = ops.full_like(target[:, :1], self.start_id)
+        return ops.concatenate([start, target[:, :-1]], axis=1)
+
+    def call(self, inputs, training=None):
+        source, target = inputs["source"], inputs["target"]
+        memory = self.encode(source, training=training)
+        x = self.embed(self.shift(target), training=training)
+        for block in self.decoder:
+            x = block(x, memory=memory, memory_mask=ops.not_equal(source, 0), training=training)
+        return self.embedding(self.decoder_norm(x), reverse=True)  # (B, T, V)
+
+    def attention(self, source, target):
+        """Cross-attention of every decoder layer while it reads a given target.
+
+        Args:
+            source, target: Ids (B, S) and (B, T).
+
+        Returns:
+            (B, layers, heads, T, S); row t is what was attended to when token t was predicted.
+        """
+        memory = self.encode(source)
+        x = self.embed(self.shift(target))
+        scores = []
+        for block in self.decoder:
+            x, attended = block(
+                x, memory=memory, memory_mask=ops.not_equal(source, 0), return_attention_scores=True
+            )
+            scores.append(attended["cross"])
+        return ops.stack(scores, axis=1)
+
+    def start_decoding(self, source, max_length):
+        """What step-by-step decoding carries along: the source's mask, and each layer's keys and values.
+
+        Args:
+            source: Ids (B, S).
+            max_length: Target tokens to keep room for.
+        """
+        memory = self.encode(source)
+        batch_size = ops.shape(source)[0]
+        caches = [block.make_cache(batch_size, max_length, memory=memory) for block in self.decoder]
+        return {"mask": ops.not_equal(source, 0), "caches": caches}
+
+    def decode_step(self, tokens, position, state):
+        """Predicts the token after `tokens` (B,), which stand at `position` (scalar). Returns logits (B, V), state."""
+        x = self.embed(tokens[:, None], position=position)  # (B, 1, d)
+        caches = []
+        for block, cache in zip(self.decoder, state["caches"], strict=True):
+            x, cache = block(x, memory_mask=state["mask"], cache=cache, position=position)
+            caches.append(cache)
+        logits = self.embedding(self.decoder_norm(x), reverse=True)[:, 0]
+        return logits, {"mask": state["mask"], "caches": caches}
+
+    def get_config(self):
+        return super().get_config() | {
+            "vocabulary_size": self.vocabulary_size,
+            "start_id": self.start_id,
+            **self.settings,
+        }

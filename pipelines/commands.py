@@ -1,0 +1,136 @@
+"""The commands behind the command line, each from a configuration to what it leaves or prints."""
+
+import dataclasses
+import json
+import sys
+import time
+
+import keras
+
+from pipelines.cli import App, EvaluateOptions, PredictOptions
+from pipelines.config import TrainConfig
+from pipelines.errors import UserError
+from pipelines.runs import Run
+from pipelines.task import Task
+from pipelines.training.checkpoints import Checkpoints
+from pipelines.training.loop import Trainer, total_steps
+from pipelines.training.step import TrainStep, make_optimizer
+
+
+def train(app: App, config: TrainConfig) -> None:
+    """Trains a new run, or goes on with the one in `config.run_dir`."""
+    began = time.time()
+    existing = config.run_dir is not None and Run.exists(config.run_dir)
+    run = Run(config.run_dir) if existing else Run.new(app.name, config.run_dir)
+    with run.lock():
+        _prepare_keras(config)
+        task = app.task()(config, run)
+        if not existing:
+            config = task.prepare()
+        task.load()
+        model = task.build_model()
+        if config.jit == "auto":
+            config = dataclasses.replace(config, jit=_faster_jit(task, model, config))
+        run.write_config(app.name, config)
+        print(f"run {run.path}: {model.count_params():,} parameters, {total_steps(task, config):,} steps planned")
+        trainer = Trainer(task, model, run, config, began=began)
+        trainer.fit()
+    minutes = (time.time() - began) / 60
+    print(f"trained to step {trainer.progress.step} in {minutes:.1f} minutes; now: python -m apps.{app.name} evaluate")
+
+
+def _prepare_keras(config: TrainConfig) -> None:
+    # Before anything else: seeding empties TensorFlow's kernel cache, and with it every tokenizer made before.
+    keras.utils.set_random_seed(config.seed)
+    keras.config.set_dtype_policy(config.precision)
+
+
+def _faster_jit(task: Task, model: keras.Model, config: TrainConfig) -> str:
+    """Times the step with and without XLA on the first batch. Neither changes the model."""
+    step = TrainStep(model, task, make_optimizer(config.optimizer, model, 1), config.optimizer, jit=False)
+    batch = next(iter(task.train_batches(epoch=0)))
+    plain, compiled = step.measure(False, batch), step.measure(True, batch)
+    choice = "on" if compiled < plain else "off"
+    print(f"jit {choice}: a step takes {1000 * compiled:.0f} ms with XLA, {1000 * plain:.0f} ms without")
+    return choice
+
+
+def _restore(app: App, options: EvaluateOptions | PredictOptions) -> tuple[Task, keras.Model, Run, int]:
+    """The task and the model of a run, with the weights of the checkpoint asked for."""
+    run = Run.find(app.name, options.run_dir)
+    config = run.read_config(app)
+    checkpoints = Checkpoints(run.checkpoints)
+    step = checkpoints.resolve(options.checkpoint)
+    _prepare_keras(config)
+    task = app.task()(dataclasses.replace(config, on_bad_example=options.on_bad_example), run)
+    task.load()
+    model = task.build_model()
+    # Averages are what validation saw; without averaging the weights themselves are.
+    kind = "averages" if config.optimizer.average_decay else "weights"
+    values = {
+        kind: [v.value for v in model.trainable_variables],
+        "state": [v.value for v in model.non_trainable_variables],
+    }
+    checkpoints.restore(values, step)
+    return task, model, run, step
+
+
+def evaluate(app: App, options: EvaluateOptions) -> None:
+    """Measures a run on held-out data and writes `metrics.json`."""
+    task, model, run, step = _restore(app, options)
+    print(f"run {run.path}, checkpoint of step {step}")
+    splits = task.evaluate(model, options)
+    first = next(iter(splits.values()))
+    run.write_metrics(first | {"step": step, "splits": splits})
+
+
+def predict(app: App, options: PredictOptions) -> None:
+    """Answers inputs from the arguments, a file or standard input."""
+    rows, source = _inputs(options)
+    task, model, _, _ = _restore(app, options)
+    skipped = []
+    for answer in task.predict(model, rows, options):
+        if "error" in answer:
+            if options.on_bad_example == "fail":
+                raise UserError(f"{source}, row {answer['row']}: {answer['error']}")
+            skipped.append(answer["row"])
+        elif not options.json:
+            print(answer["text"])
+        if options.json:
+            print(json.dumps(answer, ensure_ascii=False))
+    if skipped:
+        shown = ", ".join(map(str, skipped[:5])) + (" ..." if len(skipped) > 5 else "")
+        print(f"{source}: skipped {len(skipped)} of {len(rows)} rows: {shown}", file=sys.stderr)
+
+
+def _inputs(options: PredictOptions) -> tuple[list[str], str]:
+    """The rows to answer, and what to call them in errors."""
+    if options.inputs and options.file:
+        raise UserError("give inputs as arguments or with --file, not both")
+    if options.inputs:
+        return list(options.inputs), "arguments"
+    if options.file:
+        try:
+            data = options.file.read_bytes()
+        except OSError as error:
+            raise UserError(f"{options.file}: {error.strerror.lower()}; --file takes a text file, a row a line") from None
+        name = str(options.file)
+    else:
+        if sys.stdin.isatty():
+            print("reading rows from the keyboard; end with Ctrl-D", file=sys.stderr)
+        data, name = sys.stdin.buffer.read(), "standard input"
+    lines = data.split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    if not lines:
+        raise UserError(f"{name}: empty; give a row a line")
+    return [_decoded(line, row, name, options) for row, line in enumerate(lines, 1)], name
+
+
+def _decoded(line: bytes, row: int, name: str, options: PredictOptions) -> str:
+    try:
+        return line.rstrip(b"\r").decode("utf-8")
+    except UnicodeDecodeError:
+        if options.on_bad_example == "fail":
+            raise UserError(f"{name}, row {row}: not valid UTF-8; convert the file, or pass --on-bad-example skip") from None
+        return ""

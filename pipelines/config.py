@@ -1,0 +1,291 @@
+"""Settings that every app's `train` shares, and the rules by which a whole configuration is found.
+
+A configuration is one frozen dataclass tree. Each field's comment is its help text, each field's
+name is its flag (`model.dropout` is `--model.dropout`) and its key in a YAML file. Values are
+looked up in this order, later ones winning: the dataclass, the data set's recipe, the named size,
+the `--config` file, the flags. This module imports no TensorFlow, so that `--help` stays quick.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import tyro
+import yaml
+
+from pipelines.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov & Hutter 2019) and its learning-rate schedule."""
+
+    # Peak learning rate, reached at the end of the warm-up.
+    learning_rate: float = 2e-3
+    # After the warm-up: fall with 1/sqrt(step), along a cosine to zero at the last step, or not at all.
+    schedule: Literal["inverse_sqrt", "cosine", "constant"] = "inverse_sqrt"
+    # Steps over which the learning rate rises linearly from zero.
+    warmup_steps: int = 400
+    # Decoupled weight decay of matrices; biases, scales and embeddings are left alone.
+    weight_decay: float = 0.01
+    # Decay of the first and of the second moment.
+    beta_1: float = 0.9
+    beta_2: float = 0.98  # Decay of the second moment.
+    # Gradients are scaled down to this global norm; 0 leaves them as they are.
+    clip_norm: float = 1.0
+    # Decay of the moving average of the weights, which validation and all later commands use; 0 turns it off.
+    average_decay: float = 0.998
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStoppingConfig:
+    """Stop when a validation metric no longer improves. The same metric names the best checkpoint."""
+
+    # Validation metric to watch, as TensorBoard names it (loss, accuracy, bleu ...).
+    metric: str = "loss"
+    # Validations without improvement before training stops; 0 never stops early.
+    patience: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """What `train` needs in every app. An app's own configuration adds its model and its data."""
+
+    # Default settings for a data set by its name; keys as in a YAML file.
+    recipes: ClassVar[Mapping[str, Mapping]] = {}
+    # Model settings for each named size; keys are fields of `model`.
+    sizes: ClassVar[Mapping[str, Mapping]] = {}
+
+    # Directory of the run; default is a new runs/<app>/<time>. An existing run is resumed.
+    run_dir: Path | None = None
+    # Data set by name; `sample` is embedded, the others are downloaded once (or read from $ESPALIER_DATA).
+    dataset: str = "sample"
+    # Your own training file(s), instead of a named data set.
+    train: tuple[Path, ...] = ()
+    # Your own validation file(s).
+    validation: tuple[Path, ...] = ()
+    # Your own test file(s), which `evaluate` reads.
+    test: tuple[Path, ...] = ()
+    # What to do with a malformed example: stop with its row number, or count it, name it and go on.
+    on_bad_example: Literal["fail", "skip"] = "fail"
+    # Named model size; single fields by their own flag (--model.dropout 0.1).
+    size: Literal["tiny", "small", "base"] = "tiny"
+
+    # Passes over the training data.
+    epochs: int = 10
+    # Stop after this many steps, whatever the epoch; 0 sets no limit.
+    max_steps: int = 0
+    # Stop after this many minutes of training, start-up included; 0 sets no limit.
+    max_minutes: float = 0.0
+    # Examples in a step, across all replicas.
+    batch_size: int = 64
+    # Seed of initial weights, data order and dropout.
+    seed: int = 0
+    # Write a checkpoint every N steps, besides the one after each validation.
+    checkpoint_every: int = 500
+    # Newest checkpoints to keep; the best one by the early-stopping metric is kept besides.
+    keep_checkpoints: int = 3
+    # Validate every N steps; 0 validates after each epoch.
+    validate_every: int = 0
+
+    # Compile the training step with XLA; auto measures both on the first batch and takes the faster.
+    jit: Literal["auto", "on", "off"] = "auto"
+    # Type in which layers compute; weights stay float32.
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    # Write a profile of steps A:B for TensorBoard's profiler, such as 10:20.
+    profile: str = ""
+
+    optimizer: OptimizerConfig = OptimizerConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+
+
+# A resumed run may change these: they say how long and how carefully to train, not what is trained.
+CHANGEABLE = {
+    "run_dir", "epochs", "max_steps", "max_minutes", "checkpoint_every", "keep_checkpoints", "validate_every",
+    "profile", "early_stopping.patience",
+}  # fmt: skip
+
+Config = TypeVar("Config")
+
+
+def parse(default: Config, arguments: Sequence[str], program: str, where: str = "") -> Config:
+    """Applies flags to a configuration.
+
+    Args:
+        default: Dataclass instance with the values that hold where no flag says otherwise.
+        arguments: Flags, as on a command line. The last one wins.
+        program: Command to name in the help text.
+        where: File to blame for a wrong value, when the flags were read from one.
+
+    Raises:
+        UserError: An unknown flag or a wrong value, in one line.
+        SystemExit: After printing help.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            config, unknown = tyro.cli(
+                type(default), default=default, args=list(arguments), prog=program, return_unknown_args=True
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_one_line(printed.getvalue(), where)) from None
+    if unknown:
+        name = unknown[0].split("=")[0]
+        known = [f"--{key}".replace("_", "-") for key in flatten(default)]
+        raise UserError(f"unknown argument {name}{nearest(name.replace('_', '-'), known)}; try {program} --help")
+    return config
+
+
+def _one_line(box: str, where: str) -> str:
+    """The message inside tyro's drawn box."""
+    message = re.split(r"─{8,} │|For full helptext", box.split("\n", 1)[-1])[0]
+    message = " ".join(re.sub(r"[│╭╮╰╯─]", " ", message).split())
+    return f"{where}: {message}" if where else message
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint such as ` (did you mean --epochs?)`, or the whole list where nothing is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f" (did you mean {near[0]}?)"
+    return f" (known: {', '.join(known)})" if len(known) <= 12 else ""
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """A dataclass tree as {"model.dropout": 0.1, ...}."""
+    flat = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{field.name}.")
+        else:
+            flat[prefix + field.name] = value
+    return flat
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A dataclass tree as plain nested values that YAML can hold."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def to_flags(values: Mapping, config: Any, where: str = "", prefix: str = "") -> list[str]:
+    """Nested plain values as flags, so that one parser checks all types.
+
+    Args:
+        values: What a YAML file or a recipe holds.
+        config: Dataclass instance whose fields the keys must name.
+        where: File to name in errors.
+        prefix: Path of `values` in the whole tree, with a closing dot.
+
+    Raises:
+        UserError: A key that is no field; the nearest one is suggested.
+    """
+    flags = []
+    fields = {field.name: field for field in dataclasses.fields(config)}
+    for key, value in values.items():
+        if key not in fields:
+            raise UserError(f"{where}: unknown key '{prefix}{key}'{nearest(str(key), list(fields))}")
+        current, flag = getattr(config, key), f"--{prefix}{key}".replace("_", "-")
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}: '{prefix}{key}' takes keys of its own ({', '.join(flatten(current))})")
+            flags += to_flags(value, current, where, f"{prefix}{key}.")
+        elif isinstance(value, bool) and fields[key].type is bool:
+            flags.append(flag if value else f"--{prefix}no-{key}".replace("_", "-"))
+        elif isinstance(value, bool):  # YAML reads a bare `on` as true
+            flags += [flag, "on" if value else "off"]
+        elif isinstance(value, list | tuple):
+            flags += [flag, *map(str, value)]
+        else:
+            flags += [flag, str(value)]
+    return flags
+
+
+def read_yaml(path: Path) -> dict:
+    """Reads a mapping from a YAML file. Raises UserError where there is none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; write one with train --print-config") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: expected lines such as 'epochs: 3', found {type(values).__name__}")
+    return values
+
+
+def write_yaml(values: Mapping) -> str:
+    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+
+
+def resolve(kind: type[Config], file: Path | None, arguments: Sequence[str], program: str) -> Config:
+    """The configuration of a new run: recipe, size, file and flags laid over one another."""
+    from_file = read_yaml(file) if file else {}
+
+    def lay_over(base):
+        if from_file:
+            base = parse(base, to_flags(from_file, base, str(file)), program, str(file))
+        return parse(base, arguments, program)
+
+    draft = lay_over(kind())  # names the data set and the size, which decide the defaults
+    recipe = {} if draft.train else kind.recipes.get(draft.dataset, {})
+    size = {"size": draft.size, "model": kind.sizes.get(draft.size, {})}
+    base = parse(kind(), to_flags(size, kind()), program)
+    return lay_over(parse(base, to_flags(recipe, base), program))
+
+
+def resume(saved: Config, file: Path | None, arguments: Sequence[str], program: str, where: str) -> Config:
+    """The configuration of a run that exists: what it was started with, and only harmless changes.
+
+    Raises:
+        UserError: The arguments ask for something that the run was not trained with.
+    """
+    asked = saved
+    if file:
+        asked = parse(asked, to_flags(read_yaml(file), asked, str(file)), program, str(file))
+    asked = parse(asked, arguments, program)
+    changes = {}
+    for (key, old), new in zip(flatten(saved).items(), flatten(asked).values(), strict=True):
+        if new in ("auto", 0, ()) and key not in CHANGEABLE:
+            new = old  # "choose for me" stays with what was chosen
+        if new != old and key not in CHANGEABLE:
+            changes[key] = f"--{key.replace('_', '-')} {_shown(new)} (the run has {_shown(old)})"
+    if changes:
+        raise UserError(
+            f"{where} was trained with another configuration: {'; '.join(changes.values())}; "
+            "take that back, or choose a new --run-dir"
+        )
+    kept = {key: value for key, value in flatten(asked).items() if key in CHANGEABLE}
+    return override(saved, kept)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with some fields changed, named by path as `flatten` names them."""
+    here, below = {}, {}
+    for key, value in values.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            below.setdefault(head, {})[rest] = value
+        else:
+            here[head] = value
+    nested = {head: override(getattr(config, head), rest) for head, rest in below.items()}
+    return dataclasses.replace(config, **here, **nested)

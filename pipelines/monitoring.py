@@ -1,0 +1,130 @@
+"""TensorBoard: one writer for training and one for validation, so that their curves lie over one another."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import tensorflow as tf
+
+from pipelines.errors import UserError
+from pipelines.task import Report
+
+
+class Monitor:
+    """Writes a run's TensorBoard logs.
+
+    Args:
+        logs: Directory that gets `train/` and `validation/`.
+        profile: Steps to profile, as "A:B", or "".
+        every: Steps between two points of a training curve.
+
+    Raises:
+        UserError: `profile` is not of that form.
+    """
+
+    def __init__(self, logs: Path, profile: str = "", every: int = 10):
+        self._train_directory = str(logs / "train")
+        self._train = tf.summary.create_file_writer(self._train_directory)
+        self._validation = tf.summary.create_file_writer(str(logs / "validation"))
+        self._every = every
+        self._profile = _profiled_steps(profile)
+        self._profiling = False
+
+    def start(self, configuration: str) -> None:
+        with self._train.as_default(step=0):
+            tf.summary.text("configuration", f"```yaml\n{configuration}\n```")
+
+    def graph(self, graph: tf.Graph) -> None:
+        with self._train.as_default(step=0):
+            tf.summary.graph(graph)
+
+    def step(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Records one training step. Call it after the step."""
+        if step % self._every == 0:
+            with self._train.as_default(step=step):
+                for name, value in scalars.items():
+                    tf.summary.scalar(name, value)
+        self._follow_profile(step + 1)
+
+    def _follow_profile(self, next_step: int) -> None:
+        first, last = self._profile
+        if next_step == first and not self._profiling:
+            tf.profiler.experimental.start(self._train_directory)
+            self._profiling = True
+        elif next_step > last and self._profiling:
+            self._stop_profile()
+
+    def _stop_profile(self) -> None:
+        tf.profiler.experimental.stop()
+        self._profiling = False
+        print(f"profile of steps {self._profile[0]} to {self._profile[1]} in {self._train_directory}/plugins/profile")
+
+    def epoch(self, step: int, scalars: Mapping[str, float]) -> None:
+        with self._train.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(f"epoch/{name}", value)
+
+    def validation(self, step: int, report: Report) -> None:
+        """Records what a validation found, under the same names as the training curves."""
+        with self._validation.as_default(step=step):
+            for name, value in report.metrics.items():
+                tf.summary.scalar(name, value)
+            for name, text in report.texts.items():
+                tf.summary.text(name, text)
+            for name, image in report.images.items():
+                tf.summary.image(name, image[None])
+        self._validation.flush()
+        self._train.flush()
+
+    def close(self) -> None:
+        if self._profiling:
+            self._stop_profile()
+        self._train.close()
+        self._validation.close()
+
+
+def _profiled_steps(profile: str) -> tuple[int, int]:
+    if not profile:
+        return (0, 0)
+    first, _, last = profile.partition(":")
+    if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+        raise UserError(f"--profile {profile}: expected two steps such as 10:20")
+    return int(first), int(last)
+
+
+class Speed:
+    """How fast an epoch goes, and how much of its time is spent waiting for input."""
+
+    def __init__(self):
+        self._waited = self._worked = 0.0
+        self._seconds = self._count = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self):
+        begin = time.perf_counter()
+        yield
+        self._waited = time.perf_counter() - begin
+
+    @contextlib.contextmanager
+    def working(self):
+        begin = time.perf_counter()
+        yield
+        self._worked = time.perf_counter() - begin
+
+    def count(self, weight: float) -> float:
+        """Adds the step just done. Returns its tokens or rows a second."""
+        seconds = self._waited + self._worked
+        self._seconds += seconds
+        self._count += weight
+        return weight / seconds
+
+    @property
+    def mean(self) -> float:
+        """Tokens or rows a second since the epoch began, validation and checkpoints not counted."""
+        return self._count / self._seconds
+
+    @property
+    def share_waiting(self) -> float:
+        """Share of the last step's time that went into waiting for its batch."""
+        return self._waited / (self._waited + self._worked)

@@ -1,0 +1,119 @@
+"""The run directory: everything that one training leaves behind, under fixed names.
+
+    runs/<app>/<name>/config.yaml     the whole configuration, `auto` settings resolved
+                      assets/         what the model needs besides its weights (vocabulary, labels ...)
+                      checkpoints/    see pipelines/training/checkpoints.py
+                      logs/           TensorBoard: train, validation
+                      history.jsonl   one object a step and one a validation
+                      metrics.json    what `evaluate` found
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines import config
+from pipelines.errors import UserError
+
+
+class Run:
+    """One run directory.
+
+    Args:
+        path: The directory; it need not exist yet.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.assets = self.path / "assets"
+        self.checkpoints = self.path / "checkpoints"
+        self.logs = self.path / "logs"
+        self.history_file = self.path / "history.jsonl"
+        self.metrics_file = self.path / "metrics.json"
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        return (Path(path) / "config.yaml").exists()
+
+    @classmethod
+    def new(cls, app_name: str, path: Path | None) -> "Run":
+        """A run in `path`, by default `runs/<app>/<time>`.
+
+        Raises:
+            UserError: The directory holds something else.
+        """
+        if path is None:
+            stem = Path("runs") / app_name / time.strftime("%Y-%m-%d_%H-%M-%S")
+            path = next(p for n in range(100) if not (p := Path(f"{stem}-{n}" if n else stem)).exists())
+        run = cls(path)
+        if run.path.exists() and not run.path.is_dir():
+            raise UserError(f"{path}: is a file; --run-dir takes a directory")
+        if run.path.is_dir() and any(p.name not in ("assets", ".lock") for p in run.path.iterdir()):
+            raise UserError(f"{path}: holds files but no config.yaml, so it is no run; choose an empty --run-dir")
+        run.assets.mkdir(parents=True, exist_ok=True)
+        return run
+
+    @classmethod
+    def find(cls, app_name: str, path: Path | None) -> "Run":
+        """The run in `path`, by default the one that was trained last.
+
+        Raises:
+            UserError: There is none.
+        """
+        if path is not None:
+            if not cls.exists(path):
+                raise UserError(f"{path}: no run here (no config.yaml); train one with --run-dir {path}")
+            return cls(path)
+        runs = [cls(p.parent) for p in Path("runs", app_name).glob("*/config.yaml")]
+        runs = [run for run in runs if run.checkpoints.is_dir()]
+        if not runs:
+            raise UserError(f"no trained run under runs/{app_name}; start with: python -m apps.{app_name} train")
+        return max(runs, key=lambda run: run.checkpoints.stat().st_mtime)
+
+    def lock(self):
+        """Keeps a second training out of this directory for as long as the returned file stays open."""
+        file = open(self.path / ".lock", "w")  # noqa: SIM115  (held open on purpose)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.path}: another process is training in this run; wait for it or stop it") from None
+        return file
+
+    def write_config(self, app_name: str, settings: config.TrainConfig) -> None:
+        values = config.to_dict(dataclasses.replace(settings, run_dir=None))
+        write_atomically(self.config_file, config.write_yaml({"app": app_name} | values))
+
+    def read_config(self, app) -> config.TrainConfig:
+        """The saved configuration of a run of this app.
+
+        Raises:
+            UserError: It belongs to another app or was damaged.
+        """
+        values = config.read_yaml(self.config_file)
+        owner = values.pop("app", None)
+        if owner != app.name:
+            raise UserError(f"{self.path}: is a run of the app '{owner}', not of '{app.name}'")
+        values.pop("run_dir", None)
+        where = str(self.config_file)
+        return config.parse(app.config(), config.to_flags(values, app.config(), where), f"{app.name} train", where)
+
+    def write_metrics(self, metrics: Mapping) -> None:
+        """Merges metrics into `metrics.json`, so that one split's do not erase another's."""
+        known = json.loads(self.metrics_file.read_text()) if self.metrics_file.exists() else {}
+        write_atomically(self.metrics_file, json.dumps(known | dict(metrics), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a small text file so that it is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,98 @@
+"""What an app must say about its task; everything else is shared machinery.
+
+The machinery calls these methods and never asks which app it serves. A batch is a dict of tensors
+with static shapes that the model is called with. Losses and metrics are returned as pairs
+`(sum, weight)`, so that masked rows, accumulation and replicas add up exactly: the value shown is
+the sum of sums over the sum of weights.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from pipelines.cli import EvaluateOptions, PredictOptions
+from pipelines.config import TrainConfig
+from pipelines.runs import Run
+
+Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]
+
+
+@dataclasses.dataclass
+class Report:
+    """What a validation shows: numbers, and things to look at in TensorBoard.
+
+    Args:
+        metrics: Scalars by name.
+        texts: Markdown by name.
+        images: Pictures by name, uint8 of shape (height, width, 3).
+    """
+
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
+    images: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Task(abc.ABC):
+    """One app's side of the contract.
+
+    Args:
+        config: The run's configuration.
+        run: Where assets are kept.
+    """
+
+    # What the weights of `weight()` count, for the progress bar: tokens, examples ...
+    unit = "examples"
+    # Metrics for which more is better; of all others less is.
+    maximize: frozenset[str] = frozenset({"accuracy"})
+
+    def __init__(self, config: TrainConfig, run: Run):
+        self.config = config
+        self.run = run
+
+    @abc.abstractmethod
+    def prepare(self) -> TrainConfig:
+        """Checks the data and makes the assets of a new run. Returns the configuration with `auto` fields resolved."""
+
+    @abc.abstractmethod
+    def load(self) -> None:
+        """Reads the assets that `prepare` made; called once before the methods below."""
+
+    @abc.abstractmethod
+    def build_model(self) -> keras.Model:
+        """A built model that takes a batch."""
+
+    @abc.abstractmethod
+    def train_batches(self, epoch: int) -> tf.data.Dataset:
+        """Batches of one epoch, in an order fixed by the seed and the epoch."""
+
+    @abc.abstractmethod
+    def validation_batches(self) -> tf.data.Dataset:
+        """Batches of the validation split."""
+
+    @abc.abstractmethod
+    def steps_per_epoch(self) -> int:
+        """How many batches an epoch has, for the progress bar; an estimate will do."""
+
+    @abc.abstractmethod
+    def weight(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """How much there is to learn from in a batch: real target tokens, real rows ... A float scalar."""
+
+    @abc.abstractmethod
+    def sums(self, outputs: Any, batch: Mapping[str, tf.Tensor]) -> Sums:
+        """The `loss` and other metrics of a batch as sums with their weights. Pure: it runs inside XLA."""
+
+    def report(self, model: keras.Model) -> Report:
+        """What a validation shows besides loss and metrics: decoded samples, their scores, pictures."""
+        return Report()
+
+    @abc.abstractmethod
+    def evaluate(self, model: keras.Model, options: EvaluateOptions) -> dict[str, dict[str, float]]:
+        """Prints a table for each split asked for. Returns metrics by split."""
+
+    @abc.abstractmethod
+    def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterable[dict[str, Any]]:
+        """Answers inputs in order. Each answer is a JSON object; its `text` is what is shown without --json."""

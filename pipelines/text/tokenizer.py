@@ -1,0 +1,187 @@
+"""Subword tokenisation in the graph: a SentencePiece vocabulary, trained once, turns text into ids and back.
+
+One vocabulary serves source and target, so that names and numbers can be copied and the model can tie its
+embeddings. Text is normalised by NFKC with SentencePiece's additions (`nmt_nfkc`): case is kept, a composed
+and a decomposed "ü" are the same, and runs of white space become one space. What that changes in a reference
+translation is typography ("…" becomes "..."), which is rare; what it avoids is unknown characters.
+"""
+
+import collections
+import io
+import os
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+import sentencepiece
+import tensorflow as tf
+import tensorflow_text
+
+from pipelines.errors import UserError
+
+PAD, UNKNOWN, START, END = range(4)
+AUTOMATIC_SIZE = 8000  # Kudo and Richardson's choice for translation; a small text gives fewer pieces
+RARE_SHARE = 0.0005  # of a text's characters; SentencePiece's recommendation for rich character sets
+BYTE_VALUES = 256
+
+
+def train_sentencepiece(
+    sentences: Iterable[str], model_file: Path, vocabulary_size: int = 0, model_type: str = "unigram"
+) -> int:
+    """Trains a subword vocabulary and writes it to a file, all of it or nothing.
+
+    The same sentences give the same file. Ids are 0 padding, 1 unknown, 2 start, 3 end; pieces follow.
+
+    Every character of the text gets a piece, and one that the text never showed becomes the unknown id. But
+    where more characters are rare (together under 0.05 % of the text) than there are byte values, rare and
+    unseen characters are spelled by bytes: 256 pieces cost less than theirs.
+
+    Args:
+        sentences: the text, both languages together; held in memory, so pass a sample of a large corpus.
+        model_file: where the vocabulary goes.
+        vocabulary_size: number of ids. 0 is automatic: 8000, or as many as the text gives.
+        model_type: "unigram" (Kudo 2018) or "bpe" (Sennrich et al. 2016).
+
+    Returns:
+        The number of ids.
+
+    Raises:
+        UserError: no text, or a size that the text cannot give.
+
+    References:
+        Kudo and Richardson, "SentencePiece: A simple and language independent subword tokenizer and
+        detokenizer for Neural Text Processing", 2018.
+    """
+    if model_type not in ("unigram", "bpe"):
+        raise UserError(f'the tokenizer\'s model type is "unigram" or "bpe", received {model_type!r}')
+    if vocabulary_size < 0:
+        raise UserError(
+            f"the vocabulary size is a positive number, or 0 for automatic, received {vocabulary_size}"
+        )
+    sentences = list(sentences)
+    spell_rare = _rare_characters(sentences) > BYTE_VALUES
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,
+            model_type=model_type,
+            vocab_size=vocabulary_size or AUTOMATIC_SIZE,
+            hard_vocab_limit=bool(vocabulary_size),
+            character_coverage=1 - RARE_SHARE if spell_rare else 1.0,
+            byte_fallback=spell_rare,
+            normalization_rule_name="nmt_nfkc",
+            pad_id=PAD,
+            unk_id=UNKNOWN,
+            bos_id=START,
+            eos_id=END,
+            num_threads=1,  # sums of several threads would depend on their timing
+            minloglevel=2,  # errors only, and those are raised
+        )
+    except RuntimeError as error:
+        raise UserError(_explain(str(error), vocabulary_size)) from error
+    _write_atomically(model.getvalue(), Path(model_file))
+    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+
+
+class Tokenizer(tf.Module):
+    """Text to ids and back, in the graph, by a trained SentencePiece vocabulary.
+
+    A tf.Module, so that an export which holds one carries the vocabulary with it.
+
+    Args:
+        model_file: what `train_sentencepiece` wrote.
+
+    Attributes:
+        vocabulary_size: number of ids.
+        pad_id, start_id, end_id: the ids of the marks.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+
+    pad_id, start_id, end_id = PAD, START, END
+
+    def __init__(self, model_file: str | os.PathLike):
+        super().__init__(name="tokenizer")
+        try:
+            model = Path(model_file).read_bytes()
+        except OSError as error:
+            raise UserError(
+                f"{model_file}: the vocabulary cannot be read ({error.strerror}); train the model again, or "
+                "restore the file"
+            ) from error
+        try:
+            self._sentencepiece = tensorflow_text.SentencepieceTokenizer(
+                model, out_type=tf.int32, add_eos=True
+            )
+            self.vocabulary_size = int(self._sentencepiece.vocab_size())
+        except tf.errors.OpError as error:
+            raise UserError(
+                f"{model_file}: not a SentencePiece vocabulary, or a damaged one; train the model again, or "
+                "restore the file"
+            ) from error
+
+    def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Turns UTF-8 strings (B,) into int32 ids (B, None), the end id last. Any bytes are legal."""
+        return self._sentencepiece.tokenize(texts)
+
+    def detokenize(self, ids: tf.Tensor) -> tf.Tensor:
+        """Turns int32 ids (B, T) into strings (B,).
+
+        What follows the first end id is dropped, and so are padding and start ids.
+        """
+        before_end = tf.cumsum(tf.cast(ids == END, tf.int32), axis=1) == 0  # (B, T)
+        kept = tf.ragged.boolean_mask(ids, before_end & (ids != PAD) & (ids != START))
+        return self._sentencepiece.detokenize(kept)
+
+    def pieces(self, text: str) -> list[str]:
+        """The pieces that a text is cut into, the end mark last: one for each id, to label a picture with."""
+        strings = self._sentencepiece.id_to_string(self.tokenize(tf.constant([text]))[0])
+        return [piece.decode() for piece in strings.numpy()]
+
+
+def _rare_characters(sentences: list[str]) -> int:
+    """Counts the distinct characters that together make up less than RARE_SHARE of a text."""
+    counts: collections.Counter[str] = collections.Counter()
+    for sentence in sentences:
+        counts.update(unicodedata.normalize("NFKC", sentence))
+    budget = RARE_SHARE * counts.total()
+    rare = 0
+    for count in sorted(counts.values()):
+        budget -= count
+        if budget < 0:
+            break
+        rare += 1
+    return rare
+
+
+def _explain(message: str, vocabulary_size: int) -> str:
+    """Says what a trainer's error means to the user who gave the text and the size."""
+    if found := re.search(r"too high .* value <= (\d+)", message):
+        return (
+            f"a vocabulary of {vocabulary_size} is more than the text gives; the largest possible is "
+            f"{found[1]} (0 chooses automatically)"
+        )
+    if found := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        return (
+            f"a vocabulary of {vocabulary_size} cannot hold the text's characters; the smallest possible is "
+            f"{found[1]} (0 chooses automatically)"
+        )
+    if "sentences_.empty()" in message or "all_chars_count" in message:
+        return (
+            "there is no text to train a vocabulary on (empty lines and lines over 4192 bytes do not count)"
+        )
+    return f"the vocabulary could not be trained: {message}"
+
+
+def _write_atomically(content: bytes, file: Path) -> None:
+    """Writes a file that appears under its name only when it is complete."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""The training engine: schedule, step, loop, checkpoints."""

@@ -1,0 +1,124 @@
+"""One training step: a pure function that XLA may compile, and the update of the variables around it.
+
+XLA sees tensors only. It gets the weights and a batch, and returns sums, gradients and the new
+non-trainable values; variables are read and assigned outside. That is what lets the same step run
+under any `tf.distribute` strategy, where XLA cannot follow variables from one device to another.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from pipelines.config import OptimizerConfig
+from pipelines.task import Task
+from pipelines.training.schedules import learning_rate
+
+Batch = Mapping[str, tf.Tensor]
+
+
+def make_optimizer(config: OptimizerConfig, model: keras.Model, total_steps: int) -> keras.Optimizer:
+    """AdamW with decay on matrices only, built for the model's weights."""
+    optimizer = keras.optimizers.AdamW(
+        learning_rate=learning_rate(config, total_steps),
+        weight_decay=config.weight_decay or None,
+        beta_1=config.beta_1,
+        beta_2=config.beta_2,
+        epsilon=1e-9,
+    )
+    spared = [v for v in model.trainable_variables if len(v.shape) < 2 or "embedding" in v.path]
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(var_list=spared)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+class TrainStep:
+    """Forward, backward and update for one batch.
+
+    Args:
+        model: A built model.
+        task: Gives loss and metrics.
+        optimizer: Built for the model's weights; its gradients are clipped here, not there, because
+            the global norm is only known once replicas have added their gradients up.
+        config: Clipping and averaging.
+        jit: Whether XLA compiles the pure function.
+    """
+
+    def __init__(
+        self, model: keras.Model, task: Task, optimizer: keras.Optimizer, config: OptimizerConfig, jit: bool
+    ):
+        self.model = model
+        self.task = task
+        self.optimizer = optimizer
+        self.config = config
+        self.averages = []
+        if config.average_decay:
+            self.averages = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
+        self.pure = self.compiled(jit)
+        self._run = tf.function(self._step)
+
+    def compiled(self, jit: bool):
+        """The pure function (trainable, non_trainable, batch, weight) -> (sums, gradients, non_trainable)."""
+
+        def forward_backward(trainable, non_trainable, batch, weight):
+            with tf.GradientTape() as tape:
+                tape.watch(trainable)
+                outputs, new = self.model.stateless_call(trainable, non_trainable, batch, training=True)
+                sums = self.task.sums(outputs, batch)
+                # Divided by the weight of the whole batch, so that partial gradients add up to the mean's.
+                loss = sums["loss"][0] / weight
+            gradients = tape.gradient(loss, trainable)
+            return sums, [tf.convert_to_tensor(g) for g in gradients], new
+
+        return tf.function(forward_backward, jit_compile=jit)
+
+    def _values(self):
+        return [v.value for v in self.model.trainable_variables], [v.value for v in self.model.non_trainable_variables]
+
+    def __call__(self, batch: Batch) -> dict[str, Any]:
+        """Trains on one batch. Returns `sums`, `gradient_norm` (before clipping) and `learning_rate`."""
+        return self._run(batch)
+
+    def graph(self, batch: Batch) -> tf.Graph:
+        """The graph of a step, for TensorBoard."""
+        return self._run.get_concrete_function(batch).graph
+
+    def _step(self, batch):
+        trainable, non_trainable = self._values()
+        weight = tf.maximum(self.task.weight(batch), 1.0)
+        rate = tf.convert_to_tensor(self.optimizer.learning_rate)
+        sums, gradients, new = self.pure(
+            [tf.convert_to_tensor(v) for v in trainable], [tf.convert_to_tensor(v) for v in non_trainable], batch, weight
+        )
+        norm = tf.linalg.global_norm(gradients)
+        if self.config.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm, use_norm=norm)
+        self.optimizer.apply(gradients, self.model.trainable_variables)
+        for variable, value in zip(non_trainable, new, strict=True):
+            variable.assign(value)
+        self._average(trainable)
+        return {"sums": sums, "gradient_norm": norm, "learning_rate": rate}
+
+    def _average(self, trainable):
+        """Moves the averages towards the weights; faster at first, so that the initial weights are forgotten."""
+        if not self.averages:
+            return
+        t = tf.cast(self.optimizer.iterations.value, tf.float32)
+        decay = tf.minimum(self.config.average_decay, (1.0 + t) / (10.0 + t))
+        for average, variable in zip(self.averages, trainable, strict=True):
+            average.assign_add((1.0 - decay) * (variable - average))
+
+    def measure(self, jit: bool, batch: Batch, repeats: int = 3) -> float:
+        """Seconds that the pure function takes with or without XLA, the best of some repeats, compilation not counted."""
+        function = self.compiled(jit)
+        values = [[tf.convert_to_tensor(v) for v in group] for group in self._values()]
+        weight = tf.maximum(self.task.weight(batch), 1.0)
+        seconds = []
+        for _ in range(repeats + 1):
+            begin = time.perf_counter()
+            function(*values, batch, weight)[0]["loss"][0].numpy()
+            seconds.append(time.perf_counter() - begin)
+        return min(seconds[1:])
