@@ -181,6 +181,7 @@ def _train_config(app: App, arguments: list[str], program: str) -> config.TrainC
         settings = config.resume(run.read_config(app), found.config, rest, program, str(run.path))
     else:
         settings = config.resolve(app.config, found.config, rest, program)
+    settings.check()
     if found.print_config:
         print(config.write_yaml(config.to_dict(settings)), end="")
         return None

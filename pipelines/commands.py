@@ -47,8 +47,10 @@ def _prepare_keras(config: TrainConfig) -> None:
 
 def _faster_jit(task: Task, model: keras.Model, config: TrainConfig) -> str:
     """Times the step with and without XLA on the first batch. Neither changes the model."""
-    step = TrainStep(model, task, make_optimizer(config.optimizer, model, 1), config.optimizer, jit=False)
-    batch = next(iter(task.train_batches(epoch=0)))
+    batches = task.train_batches(epoch=0)
+    optimizer = make_optimizer(config.optimizer, model, 1)
+    step = TrainStep(model, task, optimizer, config.optimizer, False, batches.element_spec)
+    batch = next(iter(batches))
     plain, compiled = step.measure(False, batch), step.measure(True, batch)
     choice = "on" if compiled < plain else "off"
     print(f"jit {choice}: a step takes {1000 * compiled:.0f} ms with XLA, {1000 * plain:.0f} ms without")

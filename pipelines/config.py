@@ -103,6 +103,14 @@ class TrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
 
+    def check(self) -> None:
+        """Raises UserError for values that are of the right type and yet make no sense. Apps add their own."""
+        for name in ("epochs", "batch_size", "checkpoint_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: takes a number from 1 on")
+        if (self.validation or self.test) and not self.train:
+            raise UserError("--validation and --test go with --train; a named data set has its own")
+
 
 # A resumed run may change these: they say how long and how carefully to train, not what is trained.
 CHANGEABLE = {

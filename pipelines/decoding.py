@@ -10,7 +10,12 @@ DecodingStep = Callable[[tf.Tensor, tf.Tensor, Any], tuple[tf.Tensor, Any]]
 
 
 def greedy(
-    step: DecodingStep, state: Any, batch_size: int | tf.Tensor, max_length: int, start_id: int, end_id: int
+    step: DecodingStep,
+    state: Any,
+    batch_size: int | tf.Tensor,
+    max_length: int | tf.Tensor,
+    start_id: int,
+    end_id: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Takes the likeliest token at every position, until all rows have ended.
 

@@ -103,9 +103,11 @@ class Run:
         return config.parse(app.config(), config.to_flags(values, app.config(), where), f"{app.name} train", where)
 
     def write_metrics(self, metrics: Mapping) -> None:
-        """Merges metrics into `metrics.json`, so that one split's do not erase another's."""
+        """Writes `metrics.json`. Results by split are added to those of splits measured before."""
         known = json.loads(self.metrics_file.read_text()) if self.metrics_file.exists() else {}
-        write_atomically(self.metrics_file, json.dumps(known | dict(metrics), indent=2, ensure_ascii=False) + "\n")
+        splits = known.get("splits", {}) | metrics.get("splits", {})
+        values = dict(metrics) | {"splits": splits}
+        write_atomically(self.metrics_file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,8 +1,8 @@
 """Two translators without a neural network, which a trained model must beat to have learnt anything.
 
-`DictionaryBaseline` replaces each word by its likeliest translation and keeps the source order: it knows words
-but no grammar. `NearestNeighbourBaseline` answers the training translation of the most similar training
-sentence: its grammar is perfect, its content borrowed.
+`DictionaryBaseline` replaces each word by its likeliest translation and keeps the source order: it knows
+words but no grammar. `NearestNeighbourBaseline` answers the training translation of the most similar
+training sentence: its grammar is perfect, its content borrowed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DictionaryBaseline:
 
     Model 1 takes each target word f to come from one word e of the source sentence or from an empty word, all
     equally likely beforehand. Expectation maximisation then finds t(f | e), and e is translated by the f that
-    maximises it. Source words are matched in lower case; unknown ones are copied.
+    maximises it. Source words are matched in lower case; unknown ones and punctuation are copied.
 
     Args:
         iterations: of expectation maximisation, at least 1.
@@ -51,14 +51,14 @@ class DictionaryBaseline:
         Raises:
             ValueError: no pair has words on both sides.
         """
-        tokens = [(_tokens(source.lower()), _tokens(target)) for source, target in pairs]
+        tokens = [(_words(source.lower()), _words(target)) for source, target in pairs]
         tokens = [(source, target) for source, target in tokens if source and target]
         if not tokens:
             raise ValueError("A dictionary needs pairs with words on both sides. Received none")
         spelling = _usual_spelling(target for _, target in tokens)
         source_ids, target_ids = _Vocabulary(), _Vocabulary()
         sources = [source_ids.encode([_NULL, *source]) for source, _ in tokens]
-        targets = [target_ids.encode([spelling.get(target[0], target[0]), *target[1:]]) for _, target in tokens]
+        targets = [target_ids.encode([spelling.get(first, first), *rest]) for _, (first, *rest) in tokens]
         source, target, probability = _model_1(sources, targets, self.iterations)
         order = np.argsort(probability, kind="stable")  # so that the likeliest is written last and stays
         best = dict(zip(source[order].tolist(), target[order].tolist(), strict=True))
@@ -111,6 +111,10 @@ def _tokens(sentence: str) -> list[str]:
     return _TOKEN.findall(sentence)
 
 
+def _words(sentence: str) -> list[str]:
+    return [token for token in _tokens(sentence) if token[0].isalnum()]
+
+
 def _usual_spelling(sentences: Iterable[list[str]]) -> dict[str, str]:
     """How words that stand first, with a capital letter, are usually written inside a sentence."""
     seen: dict[str, Counter[str]] = defaultdict(Counter)
@@ -149,9 +153,9 @@ def _model_1(
     source = np.concatenate([np.repeat(e, len(f)) for e, f in zip(sources, targets, strict=True)])
     target = np.concatenate([np.tile(f, len(e)) for e, f in zip(sources, targets, strict=True)])
     firsts = np.cumsum([0] + [len(f) for f in targets[:-1]])
-    positions = (np.tile(np.arange(first, first + len(f)), len(e))
-                 for first, e, f in zip(firsts, sources, targets, strict=True))  # fmt: skip
-    position = np.concatenate(list(positions))  # which target token of the corpus a link belongs to
+    positions = [np.tile(np.arange(first, first + len(f)), len(e))
+                 for first, e, f in zip(firsts, sources, targets, strict=True)]  # fmt: skip
+    position = np.concatenate(positions)  # which target token of the corpus a link belongs to
     columns = int(target.max()) + 1
     entries, entry = np.unique(source * columns + target, return_inverse=True)  # links of the same two words
     entry_source, entry_target = entries // columns, entries % columns
@@ -159,7 +163,7 @@ def _model_1(
     probability = np.ones(len(entries))  # uniform; the first normalisation below sets the scale
     for _ in range(iterations):
         link = probability[entry]
-        responsibility = link / np.bincount(position, weights=link)[position]  # E step: who produced the token
+        responsibility = link / np.bincount(position, weights=link)[position]  # E step: whose is the token
         expected = np.bincount(entry, weights=responsibility)
         probability = expected / np.bincount(entry_source, weights=expected)[entry_source]  # M step
     return entry_source, entry_target, probability

@@ -6,10 +6,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pipelines.cli import EvaluateOptions
 from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig
+from pipelines.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class ModelConfig:
     feedforward: int = 256
     # Attention heads; they divide the width.
     heads: int = 4
-    # Dropout on attention weights, embeddings and the output of each sub-layer.
+    # Dropout on embeddings and on the output of each sub-layer.
     dropout: float = 0.1
 
 
@@ -59,10 +60,18 @@ class TranslateConfig(TrainConfig):
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig(metric="bleu")
     optimizer: OptimizerConfig = OptimizerConfig()
 
+    def check(self) -> None:
+        super().check()
+        width, heads = self.model.width, self.model.heads
+        if heads < 1 or width % heads or width % 2:
+            raise UserError(f"--model.width {width}: takes an even number that --model.heads {heads} divide")
+        if not 0 <= self.model.dropout < 1:
+            raise UserError(f"--model.dropout {self.model.dropout}: takes a share from 0 to below 1")
+
 
 @dataclasses.dataclass(frozen=True)
 class TranslateEvaluateOptions(EvaluateOptions):
     """Measure BLEU and chrF on held-out data."""
 
-    # Also score a word-by-word dictionary and the nearest training sentence (for the sample by default).
-    baselines: bool | None = None
+    # Also score a word-by-word dictionary and the nearest training sentence; auto does so for the sample.
+    baselines: Literal["auto", "on", "off"] = "auto"

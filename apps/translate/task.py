@@ -27,7 +27,7 @@ from pipelines.text import parallel
 from pipelines.text.batches import token_batches
 from pipelines.text.tokenizer import Tokenizer, train_sentencepiece
 
-VOCABULARY_SAMPLE = 100_000  # pairs that the vocabulary and the bucket lengths are chosen from
+VOCABULARY_SAMPLE = 50_000  # pairs that the vocabulary and the bucket lengths are chosen from
 SHUFFLE_BUFFER = 50_000  # pairs; a smaller corpus is shuffled whole
 VALIDATION_DECODED = 500  # pairs of the validation split that are translated at each validation
 SHOWN = 8  # translations shown in TensorBoard
@@ -197,7 +197,8 @@ class TranslateTask(Task):
             rows = [row for row in rows if len(row) <= translator.limit]
         sources, references = map(list, zip(*pairs, strict=True))
         systems = {"model": [t.text for t in translator.translate(rows, options.batch_size)]}
-        if options.baselines or (options.baselines is None and self.config.dataset == "sample" and not self.config.train):
+        is_sample = self.config.dataset == "sample" and not self.config.train
+        if options.baselines == "on" or (options.baselines == "auto" and is_sample):
             text, inspection, _ = self._train
             training = list(parallel.read_pairs(text, inspection))
             systems["word-by-word dictionary"] = DictionaryBaseline().fit(training).translate(sources)

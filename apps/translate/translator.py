@@ -32,7 +32,8 @@ class Translator:
         self.model = model
         self.tokenizer = tokenizer
         self.lengths = sorted(set(lengths))
-        self._decode = tf.function(self._decode_batch, reduce_retracing=False)
+        # One graph for all lengths: tracing a decoder for each would take longer than it saves.
+        self._decode = tf.function(self._decode_batch, input_signature=[tf.TensorSpec([None, None], tf.int32)])
 
     @property
     def limit(self) -> int:
@@ -74,13 +75,7 @@ class Translator:
 
     def decode(self, source):
         """Source ids (B, S) -> target ids (B, 2 S + 8) and scores (B,). Longer translations are cut there."""
-        longest = 2 * source.shape[1] + 8
+        rows, length = tf.unstack(tf.shape(source))
+        longest = 2 * length + 8
         state = self.model.start_decoding(source, longest)
-        return greedy(
-            self.model.decode_step,
-            state,
-            tf.shape(source)[0],
-            longest,
-            self.tokenizer.start_id,
-            self.tokenizer.end_id,
-        )
+        return greedy(self.model.decode_step, state, rows, longest, self.tokenizer.start_id, self.tokenizer.end_id)

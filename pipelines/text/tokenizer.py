@@ -7,6 +7,7 @@ translation is typography ("…" becomes "..."), which is rare; what it avoids i
 """
 
 import collections
+import hashlib
 import io
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 import sentencepiece
 import tensorflow as tf
 import tensorflow_text
+from tensorflow_text.python.ops.sentencepiece_tokenizer import gen_sentencepiece_tokenizer as operations
 
 from pipelines.errors import UserError
 
@@ -40,7 +42,7 @@ def train_sentencepiece(
     Args:
         sentences: the text, both languages together; held in memory, so pass a sample of a large corpus.
         model_file: where the vocabulary goes.
-        vocabulary_size: number of ids. 0 is automatic: 8000, or as many as the text gives.
+        vocabulary_size: number of ids. 0 is automatic: 8000, or as many as are of use to the text.
         model_type: "unigram" (Kudo 2018) or "bpe" (Sennrich et al. 2016).
 
     Returns:
@@ -61,6 +63,14 @@ def train_sentencepiece(
         )
     sentences = list(sentences)
     spell_rare = _rare_characters(sentences) > BYTE_VALUES
+    model = _train(sentences, vocabulary_size, model_type, spell_rare)
+    if model_type == "bpe" and not vocabulary_size:
+        model = _train(sentences, _useful_size(model, sentences), model_type, spell_rare)
+    _write_atomically(model, Path(model_file))
+    return sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
+
+
+def _train(sentences: list[str], vocabulary_size: int, model_type: str, spell_rare: bool) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -81,8 +91,24 @@ def train_sentencepiece(
         )
     except RuntimeError as error:
         raise UserError(_explain(str(error), vocabulary_size)) from error
-    _write_atomically(model.getvalue(), Path(model_file))
-    return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
+    return model.getvalue()
+
+
+def _useful_size(model: bytes, sentences: list[str]) -> int:
+    """The least size of a byte-pair vocabulary that cuts a text as this one does.
+
+    Byte-pair pieces stand in the order of their merges, before the single characters. In a text of few words
+    the merges go on when they are of no more use; those after the last one that occurs are dead weight.
+    """
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    occurring = {number for sentence in sentences for number in processor.encode(sentence)}
+    merges = [
+        number
+        for number in range(END + 1, processor.get_piece_size())
+        if len(processor.id_to_piece(number)) > 1 and not processor.is_byte(number)
+    ]
+    last = max(occurring.intersection(merges), default=END)
+    return processor.get_piece_size() - sum(number > last for number in merges)
 
 
 class Tokenizer(tf.Module):
@@ -113,9 +139,7 @@ class Tokenizer(tf.Module):
                 "restore the file"
             ) from error
         try:
-            self._sentencepiece = tensorflow_text.SentencepieceTokenizer(
-                model, out_type=tf.int32, add_eos=True
-            )
+            self._sentencepiece = _LastingTokenizer(model, out_type=tf.int32, add_eos=True)
             self.vocabulary_size = int(self._sentencepiece.vocab_size())
         except tf.errors.OpError as error:
             raise UserError(
@@ -140,6 +164,31 @@ class Tokenizer(tf.Module):
         """The pieces that a text is cut into, the end mark last: one for each id, to label a picture with."""
         strings = self._sentencepiece.id_to_string(self.tokenize(tf.constant([text]))[0])
         return [piece.decode() for piece in strings.numpy()]
+
+
+class _LastingTokenizer(tensorflow_text.SentencepieceTokenizer):
+    """A tokenizer that survives tf.random.set_seed and keras.utils.clear_session.
+
+    Both empty TensorFlow's cache of kernels, and the library's vocabulary dies with the kernel that made it
+    ("Resource localhost/_0_SentencepieceOp does not exist"; tensorflow/text issue 570). A vocabulary with a
+    name of its own belongs to the process instead; the name is its digest, so equal ones are held once.
+    """
+
+    def __init__(self, model: bytes, **options):
+        super().__init__(model, **options)
+        self._model_resource = _Vocabulary(model)
+
+
+class _Vocabulary(tf.saved_model.experimental.TrackableResource):
+    """The vocabulary as a resource of the process, which an export recreates when it is loaded."""
+
+    def __init__(self, model: bytes):
+        super().__init__()
+        self._model = model
+
+    def _create_resource(self):
+        name = hashlib.sha256(self._model).hexdigest()
+        return operations.sentencepiece_op(model=self._model, shared_name=name)
 
 
 def _rare_characters(sentences: list[str]) -> int:

@@ -36,6 +36,8 @@ class Progress:
     seconds: float = 0.0
     # Sums and weights of this epoch's metrics so far.
     sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)
+    # Step of the last validation, so that a resume does not repeat it.
+    validated: int | None = None
     # Best validation so far, its step, and how many validations ago that was.
     best: float | None = None
     best_step: int | None = None
@@ -126,7 +128,9 @@ class Checkpoints:
         """
         try:
             progress = self._progress(step)
-            _bundle(variables).read(str(self.path(step) / "state")).assert_existing_objects_matched()
+            status = _bundle(variables).read(str(self.path(step) / "state"))
+            # Prediction wants the weights alone, so what is left in the file needs no warning.
+            status.assert_existing_objects_matched().expect_partial()
         except Exception as error:  # TensorFlow reports damage by half a dozen types, IndexError among them
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise UserError(f"checkpoint {self.path(step)} is damaged ({reason[:120]})") from None

@@ -51,7 +51,8 @@ class Trainer:
         self.progress = Progress()
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         self.optimizer = make_optimizer(config.optimizer, model, total_steps(task, config))
-        self.step = TrainStep(model, task, self.optimizer, config.optimizer, jit=config.jit == "on")
+        spec = task.train_batches(epoch=0).element_spec
+        self.step = TrainStep(model, task, self.optimizer, config.optimizer, config.jit == "on", spec)
         self._callbacks = callbacks
         self._clock_start = began or time.time()
 
@@ -142,7 +143,6 @@ class Trainer:
         self.callbacks.on_epoch_begin(epoch)
         self._speed = Speed()
         batches = iter(self.task.train_batches(epoch).skip(progress.batch))
-        validated = None
         exhausted = False
         while not self._finished():
             with self._speed.waiting():
@@ -152,7 +152,7 @@ class Trainer:
                 break
             self._train_on(batch)
             if self._due(self.config.validate_every):
-                validated = self._validate()
+                self._validate()
                 self._checkpoint()
             elif self._due(self.config.checkpoint_every):
                 self._checkpoint()
@@ -160,7 +160,7 @@ class Trainer:
             self._checkpoint()
             return
         # Without steps of its own, validation comes after each epoch; and always at the very end.
-        if validated != progress.step and (not self.config.validate_every or self._finished()):
+        if progress.validated != progress.step and (not self.config.validate_every or self._finished()):
             self._validate()
         logs = self._epoch_logs()
         self.callbacks.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in self.metrics.items()})
@@ -176,7 +176,7 @@ class Trainer:
         progress = self.progress
         self.callbacks.on_train_batch_begin(progress.batch)
         if progress.step == 0:
-            self.monitor.graph(self.step.graph(batch))
+            self.monitor.graph(self.step.graph)
         with self._speed.working():
             result = self.step(batch)
             sums = {name: (float(total), float(weight)) for name, (total, weight) in result["sums"].items()}
@@ -229,8 +229,8 @@ class Trainer:
             for variable, value in zip(weights, saved, strict=True):
                 variable.assign(value)
 
-    def _validate(self) -> int:
-        """Measures the averaged weights on the validation split. Returns the step."""
+    def _validate(self) -> None:
+        """Measures the averaged weights on the validation split."""
         progress = self.progress
         self.callbacks.on_test_begin()
         with self.averaged_weights():
@@ -245,8 +245,8 @@ class Trainer:
         self.monitor.validation(progress.step, report)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         print(f"{chr(10) if sys.stdout.isatty() else ''}validation at step {progress.step}: {shown}")
+        progress.validated = progress.step
         self._compare_with_best()
-        return progress.step
 
     def _compare_with_best(self) -> None:
         stopping, progress = self.config.early_stopping, self.progress
@@ -279,12 +279,14 @@ def evaluate_loss(task: Task, model: keras.Model) -> dict[str, float]:
     Without XLA: a forward pass gains less from it than its compilation takes.
     """
 
-    @tf.function(reduce_retracing=True)
+    batches = task.validation_batches()
+
+    @tf.function(input_signature=[batches.element_spec])
     def forward(batch):
         return task.sums(model(batch, training=False), batch)
 
     totals: dict[str, list[float]] = {}
-    for batch in task.validation_batches():
+    for batch in batches:
         for name, pair in forward(batch).items():
             totals[name] = [a + float(b) for a, b in zip(totals.get(name, (0.0, 0.0)), pair, strict=True)]
     return {name: total / max(weight, 1.0) for name, (total, weight) in totals.items()}

@@ -23,14 +23,13 @@ def make_optimizer(config: OptimizerConfig, model: keras.Model, total_steps: int
     """AdamW with decay on matrices only, built for the model's weights."""
     optimizer = keras.optimizers.AdamW(
         learning_rate=learning_rate(config, total_steps),
-        weight_decay=config.weight_decay or None,
+        weight_decay=config.weight_decay,
         beta_1=config.beta_1,
         beta_2=config.beta_2,
         epsilon=1e-9,
     )
     spared = [v for v in model.trainable_variables if len(v.shape) < 2 or "embedding" in v.path]
-    if config.weight_decay:
-        optimizer.exclude_from_weight_decay(var_list=spared)
+    optimizer.exclude_from_weight_decay(var_list=spared)
     optimizer.build(model.trainable_variables)
     return optimizer
 
@@ -45,10 +44,18 @@ class TrainStep:
             the global norm is only known once replicas have added their gradients up.
         config: Clipping and averaging.
         jit: Whether XLA compiles the pure function.
+        spec: What batches look like, lengths that vary as None: one trace serves all of them. XLA still
+            sees the static shape of each batch when it compiles.
     """
 
     def __init__(
-        self, model: keras.Model, task: Task, optimizer: keras.Optimizer, config: OptimizerConfig, jit: bool
+        self,
+        model: keras.Model,
+        task: Task,
+        optimizer: keras.Optimizer,
+        config: OptimizerConfig,
+        jit: bool,
+        spec: Mapping[str, tf.TensorSpec],
     ):
         self.model = model
         self.task = task
@@ -58,7 +65,7 @@ class TrainStep:
         if config.average_decay:
             self.averages = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
         self.pure = self.compiled(jit)
-        self._run = tf.function(self._step)
+        self._run = tf.function(self._step, input_signature=[dict(spec)])
 
     def compiled(self, jit: bool):
         """The pure function (trainable, non_trainable, batch, weight) -> (sums, gradients, non_trainable)."""
@@ -82,9 +89,10 @@ class TrainStep:
         """Trains on one batch. Returns `sums`, `gradient_norm` (before clipping) and `learning_rate`."""
         return self._run(batch)
 
-    def graph(self, batch: Batch) -> tf.Graph:
+    @property
+    def graph(self) -> tf.Graph:
         """The graph of a step, for TensorBoard."""
-        return self._run.get_concrete_function(batch).graph
+        return self._run.get_concrete_function().graph
 
     def _step(self, batch):
         trainable, non_trainable = self._values()

@@ -56,9 +56,15 @@ from apps.translate.sample.meaning import (
     Sentence,
     agreement,
 )
-from apps.translate.sample.phrases import COLOURS, GOALS, SETTINGS, Phrases, pronoun_for
+from apps.translate.sample.phrases import COLOURS, GOALS, SETTINGS, Phrases, prepositional, pronoun_for
 
 PERSON = frozenset(("person",))
+# Where there are tables, cars and cats; buildings, forests and lakes are in cities and villages.
+SURROUNDINGS = {
+    "surface": frozenset(("room", "kitchen", "office")),
+    "vehicle": frozenset(("street", "village", "city")),
+    "pet": frozenset(("garden", "park", "street")),
+}
 PASSING = frozenset(("tired", "sick", "hungry", "happy", "sad"))  # states that have a time and a frequency
 SAYING = tuple(verb for verb in CLAUSE_VERBS if verb.clause == "that")
 ASKING = tuple(verb for verb in CLAUSE_VERBS if verb.clause == "whether")
@@ -87,7 +93,7 @@ class Composer:
         """One sentence of any pattern."""
         patterns = (self._plain, self._fronted, self._subordinate, self._coordinate, self._content,
                     self._purpose, self._yes_no, self._wh)  # fmt: skip
-        return self.pick(patterns, (40, 14, 14, 6, 9, 4, 6, 7))()
+        return self.pick(patterns, (38, 14, 14, 6, 11, 4, 6, 7))()
 
     def _plain(self) -> Sentence:
         return Sentence(self.clause(complex_subject=True))
@@ -208,7 +214,7 @@ class Composer:
         subject = subject or self.phrases.subject(verb.subjects)
         if complex_subject and not given:
             subject = self._complex(subject)
-        tense = tense or self.pick(("present", "past", "perfect", "will", "modal"), (36, 28, 15, 8, 13))
+        tense = tense or self.pick(("present", "past", "perfect", "will", "modal"), (34, 27, 14, 12, 13))
         unsuited = ("will", "modal", "perfect") if verb.place == "state" else ("perfect",) if needs else ()
         if tense in unsuited:  # "has seen yesterday" is not English
             tense = "present"
@@ -268,10 +274,8 @@ class Composer:
     def _companion(self, clause: Clause) -> Prepositional:
         person = self.phrases.companion(clause.subject)
         if clause.verb.extra == "for":
-            return Prepositional("for", "für", "acc", person)
-        if clause.negated or self.chance(0.75):
-            return Prepositional("with", "mit", "dat", person)
-        return Prepositional("without", "ohne", "acc", person)
+            return prepositional("for", person)
+        return prepositional("with" if clause.negated or self.chance(0.75) else "without", person)
 
     def _adverb(self, verb: Verb, tense: str, free: bool) -> Adverb | None:
         if verb.manners and self.chance(0.25):
@@ -324,8 +328,8 @@ class Composer:
         kinds = ("building", "vehicle", "site", "outdoors", "lake", "river", "surface", "pet")
         noun = self.phrases.noun(kinds)
         phrase = self.phrases.noun_phrase(noun, "new", plural=self.chance(0.6))
-        setting = ("kitchen", "room", "garden") if noun.kind == "surface" else ("town", "street", "park")
-        return Clause(EXIST, THERE, (phrase,), tense=tense, place=self.phrases.location(frozenset(setting)))
+        place = self.phrases.location(SURROUNDINGS.get(noun.kind, frozenset(("town",))))
+        return Clause(EXIST, THERE, (phrase,), tense=tense, place=place)
 
     def _complex(self, subject: Argument) -> Argument:
         """A subject that says more of itself: "the woman in the garden", "the dog that sleeps"."""

@@ -114,7 +114,8 @@ def _complements(clause: Clause, omit: str = "") -> list[str]:
     if clause.predicate:
         tokens += _predicate(clause)
     tokens += _adverb(clause, "object")
-    for slot in ("extra", "place", "time"):
+    ride = isinstance(clause.extra, Fixed)  # "with him to the park", but "to the park by train"
+    for slot in ("place", "extra", "time") if ride else ("extra", "place", "time"):
         phrase = getattr(clause, slot)
         if phrase and slot != omit:
             tokens += adverbial(phrase)

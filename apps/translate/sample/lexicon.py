@@ -128,14 +128,11 @@ class Name:
 
 @dataclass(frozen=True, eq=False)
 class Adverb:
-    """An adverb; `position` is its English place.
-
-    "verb" is before the verb ("often"), "object" after the object ("slowly"), "place" after the place ("again").
-    """
+    """An adverb, in English before the verb ("often"), after the object ("slowly") or place ("again")."""
 
     english: str
     german: str
-    position: str
+    position: str  # verb, object, place
 
 
 @dataclass(frozen=True, eq=False)

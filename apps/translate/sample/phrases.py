@@ -72,7 +72,7 @@ SETTINGS = {
     "meals": frozenset(("kitchen", "garden", "park", "restaurant", "hotel", "school", "hospital")),
     "beds": frozenset(("room", "house", "hotel", "hospital", "garden", "bed", "floor")),
 }
-SEATS = frozenset(("chair", "bench", "sofa", "bed"))
+SEATS = frozenset(("chair", "bench", "bed"))
 
 
 class Phrases:
@@ -93,9 +93,10 @@ class Phrases:
         """One of the options."""
         return self.rng.choices(options, weights)[0]
 
-    def noun(self, kinds: Iterable[str]) -> Noun:
-        """A noun of one of these kinds, or one that is named."""
-        return self.pick(fitting_nouns(frozenset(kinds)))
+    def noun(self, kinds: Iterable[str], other_than: Noun | None = None) -> Noun:
+        """A noun of one of these kinds, or one that is named; small kinds come as often as large ones."""
+        kind = self.pick(sorted(kinds))
+        return self.pick([noun for noun in fitting_nouns(kind) if noun is not other_than])
 
     def subject(self, kinds: frozenset[str]) -> Argument:
         """A subject: a pronoun or name where persons fit, otherwise a noun phrase."""
@@ -115,8 +116,8 @@ class Phrases:
                 return self.pronoun_other_than(owner)
             if draw < 0.2:
                 return self.pick([name for name in PERSONS if name != owner])
-        different = [noun for noun in fitting_nouns(kinds) if noun is not getattr(owner, "noun", None)]
-        return self.noun_phrase(self.pick(different), role="definite" if definite else "object", owner=owner)
+        noun = self.noun(kinds, other_than=getattr(owner, "noun", None))
+        return self.noun_phrase(noun, role="definite" if definite else "object", owner=owner)
 
     def pronoun_other_than(self, subject: Argument) -> Pronoun:
         """A pronoun that would not have to be reflexive."""
@@ -144,7 +145,7 @@ class Phrases:
         if noun.kind in ("floor", "weather"):
             return THE
         choices = {} if role == "new" else {THE: 9.0, THIS: 2.0}
-        if self._ownable(noun) and role != "new":
+        if self._ownable(noun) and role != "new" and not (plural and noun.singular in KIN):  # "my mothers"
             choices[self._possessive(owner)] = 4.0
             if noun.singular in KIN:
                 choices |= {THE: 3.0, THIS: 0.2}
@@ -190,7 +191,7 @@ class Phrases:
         """What tells a subject from others: "the woman with the hat", "the dog in the garden"."""
         if noun.kind == "person" and self.chance(0.5):
             carried = self.noun(("clothing", "container", "umbrella", "camera", "dog", "cat"))
-            return Prepositional("with", "mit", "dat", self.noun_phrase(carried, "place"))
+            return prepositional("with", self.noun_phrase(carried, "place"))
         return self.location(frozenset(("garden", "park", "house", "street", "office", "restaurant")))
 
     def location(self, kinds: frozenset[str]) -> Prepositional:
@@ -253,13 +254,12 @@ class Phrases:
         """On, in or under a piece of furniture: dative for where, accusative for where to."""
         noun = self.noun(("surface", "floor", "container"))
         english, german, _ = noun.location
-        if noun.kind == "surface" and self.chance(0.25):
-            english, german = "under", "unter"
+        if noun.kind == "surface" and self.chance(0.4):
+            english, german = "under", PREPOSITIONS["under"][0]
         return Prepositional(english, german, case, self.noun_phrase(noun, "place"))
 
     def _related(self, english: str, kinds: Iterable[str]) -> Prepositional:
-        german, case = PREPOSITIONS[english]
-        return Prepositional(english, german, case, self.noun_phrase(self.noun(kinds), "place"))
+        return prepositional(english, self.noun_phrase(self.noun(kinds), "place"))
 
     def time(self, use: str) -> Fixed | Prepositional:
         """When (or in spite of what weather); `use` is the tense or modality that it must go with."""
@@ -269,7 +269,13 @@ class Phrases:
         if draw < 0.24:
             return self._related(self.pick(("because of", "despite")), ("weather",))
         times = [time for time in TIMES if use in time.uses]
-        return self.pick(times, [1 / len(time.uses) for time in times])  # all are then about equally frequent
+        return self.pick(times, [1 / len(time.uses) ** 2 for time in times])  # those with few uses first
+
+
+def prepositional(english: str, argument: Argument) -> Prepositional:
+    """A phrase with one of the prepositions that have a single German counterpart."""
+    german, case = PREPOSITIONS[english]
+    return Prepositional(english, german, case, argument)
 
 
 def pronoun_for(argument: Argument) -> Pronoun | None:
@@ -289,9 +295,9 @@ def pronoun_for(argument: Argument) -> Pronoun | None:
 
 
 @cache
-def fitting_nouns(kinds: frozenset[str]) -> tuple[Noun, ...]:
-    """The nouns of these kinds, in the order of the lexicon."""
-    return tuple(noun for noun in NOUNS if noun.fits(kinds))
+def fitting_nouns(kind: str) -> tuple[Noun, ...]:
+    """The nouns of a kind, in the order of the lexicon."""
+    return tuple(noun for noun in NOUNS if noun.fits(frozenset((kind,))))
 
 
 @cache

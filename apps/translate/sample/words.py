@@ -100,7 +100,7 @@ concert concerts Konzert n s Konzerte event
 game games Spiel n s Spiele event
 exam exams Prüfung f - Prüfungen event
 conversation conversations Gespräch n s Gespräche event
-storm - Sturm m s Stürme weather
+storm - Sturm m s - weather
 rain - Regen m s - weather
 idea ideas Idee f - Ideen abstract
 problem problems Problem n s Probleme abstract
@@ -161,8 +161,8 @@ sick krank krank - - person,pet,beast
 hungry hungrig hungrig - - person,pet,beast
 famous berühmt berühmt - - person
 lazy faul faul lazier fauler person,pet
-wild wild wild - - beast
-dangerous gefährlich gefährlich more_dangerous gefährlicher beast
+wild wild wild - - beast,horse,cat,rabbit
+dangerous gefährlich gefährlich more_dangerous gefährlicher beast,dog,street,mountain
 red rot rot - - clothing,thing,vehicle,fruit,opening
 blue blau blau - - clothing,thing,vehicle,opening,shore
 green grün grün - - clothing,thing,vehicle,opening
@@ -214,7 +214,7 @@ go went gone gehen geht gegangen sein - person - goal slowly,quickly with
 run ran run laufen läuft gelaufen sein - animate - path quickly -
 drive drove driven fahren fährt gefahren sein - person - ride slowly,carefully with
 travel travelled travelled reisen reist gereist sein - person - far - with
-see saw seen sehen sieht gesehen haben acc animate person,pet,beast,transport,outdoors,site,shore any - -
+see saw seen sehen sieht gesehen haben acc animate person,pet,beast,transport,site any - -
 hear heard heard hören hört gehört haben acc person,pet person,pet,beast,transport any - -
 watch watched watched beobachten beobachtet beobachtet haben acc animate person,pet,beast any quietly -
 love loved loved lieben liebt geliebt haben acc person person,pet,tale state - -
@@ -223,8 +223,10 @@ like liked liked mögen mag gemocht haben acc person person,pet,food,drink,cloth
 admire admired admired bewundern bewundert bewundert haben acc person person,building,site,shore state - -
 miss missed missed vermissen vermisst vermisst haben acc person person,pet,town state - -
 need needed needed brauchen braucht gebraucht haben acc person thing,clothing,vehicle,container state - -
-have had had haben hat gehabt haben acc person pet,thing,vehicle,clothing,abstract state - -
+have had had haben hat gehabt haben acc person pet,thing,vehicle,abstract state - -
 understand understood understood verstehen versteht verstanden haben acc person person,text,abstract state - -
+take took taken nehmen nimmt genommen haben acc person transport - - with
+discuss discussed discussed besprechen bespricht besprochen haben acc person problem,question,plan,idea - - -
 visit visited visited besuchen besucht besucht haben acc person person,building,town - - with
 meet met met treffen trifft getroffen haben acc person person any - -
 invite invited invited ein|laden lädt eingeladen haben acc person person - - -

@@ -2,6 +2,7 @@
 
 import os
 
+import keras
 import pytest
 import tensorflow as tf
 from hypothesis import given, settings
@@ -90,12 +91,24 @@ def test_training_repeats_and_is_quiet(model_file, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_automatic_byte_pairs_leave_out_merges_of_no_use(tmp_path):
+    size = train_sentencepiece(SENTENCES, tmp_path / "automatic.model", model_type="bpe")
+    assert train_sentencepiece(SENTENCES, tmp_path / "larger.model", size + 5, "bpe") == size + 5
+    automatic, larger = (Tokenizer(tmp_path / f"{name}.model") for name in ("automatic", "larger"))
+    assert [automatic.pieces(text) for text in SENTENCES] == [larger.pieces(text) for text in SENTENCES]
+    train_sentencepiece(SENTENCES, tmp_path / "smaller.model", size - 1, "bpe")
+    smaller = Tokenizer(tmp_path / "smaller.model")
+    assert [automatic.pieces(text) for text in SENTENCES] != [smaller.pieces(text) for text in SENTENCES]
+
+
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])
 def test_a_size_that_the_text_cannot_give_is_refused_with_the_one_it_can(tmp_path, model_type):
     file = tmp_path / "vocabulary.model"
-    largest = train_sentencepiece(SENTENCES, file, model_type=model_type)
-    with pytest.raises(UserError, match=f"largest possible is {largest} "):
-        train_sentencepiece(SENTENCES, file, largest + 1, model_type)
+    with pytest.raises(UserError, match="largest possible is ") as caught:
+        train_sentencepiece(SENTENCES, file, 5000, model_type)
+    largest = int(str(caught.value).split("largest possible is ")[1].split()[0])
+    assert not file.exists()
+    assert train_sentencepiece(SENTENCES, file, largest, model_type) == largest
     assert train_sentencepiece(SENTENCES, file, largest - 1, model_type) == largest - 1
     assert Tokenizer(file).vocabulary_size == largest - 1
 
@@ -137,6 +150,26 @@ def test_any_text_of_known_characters_comes_back(tokenizer, words):
     text = " ".join(words)
     ids = tokenizer.tokenize(tf.constant([text]))
     assert tokenizer.detokenize(ids.to_tensor()).numpy()[0].decode() == text
+
+
+@pytest.mark.parametrize(
+    "reset",
+    [lambda: tf.random.set_seed(1), lambda: keras.utils.set_random_seed(1), keras.utils.clear_session],
+)
+def test_the_vocabulary_outlives_the_kernel_cache(tokenizer, reset):
+    texts = tf.constant(SENTENCES[:2])
+    in_graph = tf.function(lambda texts: tokenizer.tokenize(texts))
+    expected = in_graph(texts).to_list()
+    reset()
+    assert in_graph(texts).to_list() == tokenizer.tokenize(texts).to_list() == expected
+
+
+def test_two_vocabularies_are_held_apart(tokenizer, tmp_path):
+    train_sentencepiece(["quite another text"], tmp_path / "other.model")
+    other = Tokenizer(tmp_path / "other.model")
+    assert other.vocabulary_size < tokenizer.vocabulary_size
+    for either, text in ((other, "another"), (tokenizer, "dog"), (other, "text")):
+        assert either.detokenize(either.tokenize(tf.constant([text])).to_tensor()).numpy() == [text.encode()]
 
 
 def test_the_vocabulary_travels_with_an_export(tokenizer, tmp_path):

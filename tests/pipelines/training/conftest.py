@@ -15,6 +15,7 @@ class LineTask(Task):
     """y = 2 x - 1 with dropout in between, so that the random state matters too. 8 batches an epoch."""
 
     unit = "points"
+    dropout = 0.2
     poison_step = None  # from this batch on, x is not a number
 
     def prepare(self):
@@ -26,7 +27,7 @@ class LineTask(Task):
     def build_model(self):
         inputs = {"x": keras.Input((4,), name="x"), "y": keras.Input((1,), name="y")}
         x = keras.layers.Dense(8, activation="tanh")(inputs["x"])
-        x = keras.layers.Dropout(0.2, seed=3)(x)
+        x = keras.layers.Dropout(self.dropout, seed=3)(x)
         return keras.Model(inputs, keras.layers.Dense(1)(x))
 
     def _batches(self, seed, count):

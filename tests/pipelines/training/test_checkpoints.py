@@ -18,9 +18,10 @@ def variables(value, size=1000):
 
 def test_round_trip(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(variables(3), Progress(step=7, epoch=1, batch=2, sums={"loss": [1.5, 2.0]}, best=0.5, best_step=7))
+    progress = Progress(step=7, epoch=1, batch=2, sums={"loss": [1.5, 2.0]}, validated=7, best=0.5, best_step=7)
+    checkpoints.save(variables(3), progress)
     fresh = variables(0)
-    assert checkpoints.restore_newest(fresh) == Progress(7, 1, 2, 0.0, {"loss": [1.5, 2.0]}, 0.5, 7)
+    assert checkpoints.restore_newest(fresh) == progress
     np.testing.assert_array_equal(fresh["weights"][0], np.full(1000, 3.0))
     assert int(fresh["state"][0]) == 3
 
