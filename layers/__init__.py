@@ -2,11 +2,13 @@
 output, and independent of the applications and pipelines that use them."""
 
 from layers.attention import MultiHeadAttention
+from layers.dropout import Dropout
 from layers.embedding import TiedEmbedding
 from layers.position import RotaryEmbedding, SinusoidalPositionEncoding
 from layers.transformer import FeedForward, TransformerDecoderBlock, TransformerEncoderBlock
 
 __all__ = [
+    "Dropout",
     "FeedForward",
     "MultiHeadAttention",
     "RotaryEmbedding",

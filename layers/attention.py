@@ -5,6 +5,7 @@ time."""
 import keras
 from keras import ops
 
+from layers.dropout import Dropout
 from layers.position import RotaryEmbedding
 
 # Added to the scores of hidden keys. Finite in float16 too, so that a row without a single visible key gives
@@ -162,7 +163,7 @@ class MultiHeadAttention(keras.layers.Layer):
                 "num_kv_heads must divide num_heads. "
                 f"Received: num_heads={num_heads}, num_kv_heads={num_kv_heads}"
             )
-        self.weight_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="weight_dropout")
+        self.weight_dropout = Dropout(dropout, dtype=self.dtype_policy, name="weight_dropout")
         self.rotary = None
         if rotary_base is not None:
             self.rotary = RotaryEmbedding(rotary_base, dtype=self.dtype_policy, name="rotary")

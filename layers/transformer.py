@@ -4,6 +4,7 @@ feed-forward network, each behind a layer normalisation and around a residual co
 import keras
 
 from layers.attention import MultiHeadAttention, dtype_config
+from layers.dropout import Dropout
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -39,7 +40,7 @@ class FeedForward(keras.layers.Layer):
         self.dropout = dropout
         self.supports_masking = True
         self.hidden = keras.layers.Dense(hidden_dim, self.activation, dtype=self.dtype_policy, name="hidden")
-        self.hidden_dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="hidden_dropout")
+        self.hidden_dropout = Dropout(dropout, dtype=self.dtype_policy, name="hidden_dropout")
 
     def build(self, x_shape):
         self.output_projection = keras.layers.Dense(x_shape[-1], dtype=self.dtype_policy, name="output")
@@ -94,7 +95,7 @@ class _TransformerBlock(keras.layers.Layer):
             feedforward_dim, self.activation, dtype=self.dtype_policy, name="feedforward"
         )
         # One layer for every residual branch: its seed moves on with each call, so no two masks are alike.
-        self.residual_dropout = keras.layers.Dropout(
+        self.residual_dropout = Dropout(
             dropout, dtype=self.dtype_policy, name="residual_dropout"
         )
 

@@ -14,7 +14,6 @@ from pipelines.runs import Run
 from pipelines.task import Task
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.loop import Trainer, total_steps
-from pipelines.training.step import TrainStep, make_optimizer
 
 
 def train(app: App, config: TrainConfig) -> None:
@@ -29,11 +28,11 @@ def train(app: App, config: TrainConfig) -> None:
             config = task.prepare()
         task.load()
         model = task.build_model()
+        trainer = Trainer(task, model, run, config, began=began)
         if config.jit == "auto":
-            config = dataclasses.replace(config, jit=_faster_jit(task, model, config))
+            config = trainer.choose_jit()
         run.write_config(app.name, config)
         print(f"run {run.path}: {model.count_params():,} parameters, {total_steps(task, config):,} steps planned")
-        trainer = Trainer(task, model, run, config, began=began)
         trainer.fit()
     minutes = (time.time() - began) / 60
     print(f"trained to step {trainer.progress.step} in {minutes:.1f} minutes; now: python -m apps.{app.name} evaluate")
@@ -43,18 +42,6 @@ def _prepare_keras(config: TrainConfig) -> None:
     # Before anything else: seeding empties TensorFlow's kernel cache, and with it every tokenizer made before.
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
-
-
-def _faster_jit(task: Task, model: keras.Model, config: TrainConfig) -> str:
-    """Times the step with and without XLA on the first batch. Neither changes the model."""
-    batches = task.train_batches(epoch=0)
-    optimizer = make_optimizer(config.optimizer, model, 1)
-    step = TrainStep(model, task, optimizer, config.optimizer, False, batches.element_spec)
-    batch = next(iter(batches))
-    plain, compiled = step.measure(False, batch), step.measure(True, batch)
-    choice = "on" if compiled < plain else "off"
-    print(f"jit {choice}: a step takes {1000 * compiled:.0f} ms with XLA, {1000 * plain:.0f} ms without")
-    return choice
 
 
 def _restore(app: App, options: EvaluateOptions | PredictOptions) -> tuple[Task, keras.Model, Run, int]:

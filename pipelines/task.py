@@ -77,6 +77,11 @@ class Task(abc.ABC):
     def steps_per_epoch(self) -> int:
         """How many batches an epoch has, for the progress bar; an estimate will do."""
 
+    @property
+    def batch_shapes(self) -> int:
+        """How many shapes batches come in: XLA compiles the step once for each."""
+        return 1
+
     @abc.abstractmethod
     def weight(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """How much there is to learn from in a batch: real target tokens, real rows ... A float scalar."""

@@ -41,7 +41,13 @@ class TranslateConfig(TrainConfig):
         "base": {"encoder_layers": 6, "decoder_layers": 6, "width": 512, "feedforward": 2048, "heads": 8},
     }
     recipes: ClassVar[Mapping[str, Mapping]] = {
-        "sample": {"epochs": 5, "model": {"dropout": 0.0}},
+        "sample": {
+            "epochs": 4,
+            "vocabulary_type": "bpe",  # a small lexicon: whole words, where unigram finds their parts
+            "vocabulary_size": 3000,
+            "model": {"dropout": 0.0},
+            "optimizer": {"learning_rate": 3e-3, "warmup_steps": 300},
+        },
         "multi30k": {"epochs": 20, "model": {"dropout": 0.2}},
     }
 
@@ -49,6 +55,8 @@ class TranslateConfig(TrainConfig):
     language_pair: str = "en-de"
     # Pieces in the joint SentencePiece vocabulary; 0 takes 8,000, or fewer where the text has fewer.
     vocabulary_size: int = 0
+    # How pieces are found: unigram (Kudo 2018) or byte-pair merges (Sennrich et al. 2016).
+    vocabulary_type: Literal["unigram", "bpe"] = "unigram"
     # Longest text in pieces. Longer training pairs are left out; a longer text to translate is refused.
     max_length: int = 128
     # Static lengths to which batches are padded; empty chooses them from the data.

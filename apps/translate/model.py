@@ -4,7 +4,13 @@ import keras
 from keras import ops
 
 from apps.translate.config import ModelConfig
-from layers import SinusoidalPositionEncoding, TiedEmbedding, TransformerDecoderBlock, TransformerEncoderBlock
+from layers import (
+    Dropout,
+    SinusoidalPositionEncoding,
+    TiedEmbedding,
+    TransformerDecoderBlock,
+    TransformerEncoderBlock,
+)
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -48,7 +54,7 @@ class TranslationTransformer(keras.Model):
         }
         self.embedding = TiedEmbedding(vocabulary_size, width)
         self.position = SinusoidalPositionEncoding()
-        self.dropout = keras.layers.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.encoder = [
             TransformerEncoderBlock(heads, feedforward, dropout=dropout, name=f"encoder_{i}")
             for i in range(encoder_layers)

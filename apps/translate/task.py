@@ -49,7 +49,9 @@ class TranslateTask(Task):
         # Inspecting also checks the rows, before anything is spent on them.
         sample = self._train[1].sample
         sentences = [sentence for pair in sample for sentence in pair]
-        size = train_sentencepiece(sentences, self._model_file, self.config.vocabulary_size)
+        size = train_sentencepiece(
+            sentences, self._model_file, self.config.vocabulary_size, self.config.vocabulary_type
+        )
         settings = {"vocabulary_size": size}
         if not self.config.buckets:
             tokenizer = Tokenizer(self._model_file)
@@ -118,6 +120,10 @@ class TranslateTask(Task):
     def steps_per_epoch(self) -> int:
         # Each bucket's last batch is filled up; how full it is is known only after tokenisation.
         return -(-self._train[1].good // self.config.batch_size) + len(self.config.buckets) // 2
+
+    @property
+    def batch_shapes(self) -> int:
+        return len(self.config.buckets)
 
     def weight(self, batch):
         return tf.math.count_nonzero(batch["target"], dtype=tf.float32)

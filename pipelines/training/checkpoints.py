@@ -19,7 +19,6 @@ from pathlib import Path
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from pipelines.runs import write_atomically
 
 Variables = Mapping[str, Sequence]
 

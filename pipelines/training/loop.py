@@ -1,6 +1,7 @@
 """The training loop: epochs, steps, validation, checkpoints, and going on where a kill left off."""
 
 import contextlib
+import dataclasses
 import math
 import signal
 import sys
@@ -52,9 +53,35 @@ class Trainer:
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         self.optimizer = make_optimizer(config.optimizer, model, total_steps(task, config))
         spec = task.train_batches(epoch=0).element_spec
-        self.step = TrainStep(model, task, self.optimizer, config.optimizer, config.jit == "on", spec)
+        self.step = TrainStep(model, task, self.optimizer, config.optimizer, spec, jit=config.jit == "on")
+        # Without XLA: a forward pass gains less from it than its compilation takes.
+        self._validation_sums = tf.function(
+            lambda batch: task.sums(model(batch, training=False), batch),
+            input_signature=[task.validation_batches().element_spec],
+        )
         self._callbacks = callbacks
         self._clock_start = began or time.time()
+
+    def choose_jit(self) -> TrainConfig:
+        """Settles `--jit auto`: times the step with and without XLA, and takes what ends the training sooner.
+
+        XLA compiles for every batch shape: on a short training, a step that is a little faster never pays
+        for that. Call it before `fit`.
+
+        Returns:
+            The configuration with the choice in it.
+        """
+        batch = next(iter(self.task.train_batches(epoch=0)))
+        _, plain = self.step.measure(False, batch)
+        compiling, compiled = self.step.measure(True, batch)
+        compiling *= self.task.batch_shapes
+        self.step.jit = compiling < (plain - compiled) * total_steps(self.task, self.config)
+        self.config = dataclasses.replace(self.config, jit="on" if self.step.jit else "off")
+        print(
+            f"jit {self.config.jit}: a step takes {1000 * compiled:.0f} ms with XLA and {1000 * plain:.0f} ms without, "
+            f"compiling takes {compiling:.0f} s"
+        )
+        return self.config
 
     def variables(self):
         """Everything that a checkpoint holds, by kind."""
@@ -234,7 +261,7 @@ class Trainer:
         progress = self.progress
         self.callbacks.on_test_begin()
         with self.averaged_weights():
-            metrics = evaluate_loss(self.task, self.model)
+            metrics = self._mean_sums()
             report = self.task.report(self.model)
         report = Report(metrics | report.metrics, report.texts, report.images)
         self.metrics = report.metrics
@@ -247,6 +274,14 @@ class Trainer:
         print(f"{chr(10) if sys.stdout.isatty() else ''}validation at step {progress.step}: {shown}")
         progress.validated = progress.step
         self._compare_with_best()
+
+    def _mean_sums(self) -> dict[str, float]:
+        """Loss and metrics over the validation split, as means over its real tokens or rows."""
+        totals: dict[str, list[float]] = {}
+        for batch in self.task.validation_batches():
+            for name, pair in self._validation_sums(batch).items():
+                totals[name] = [a + float(b) for a, b in zip(totals.get(name, (0.0, 0.0)), pair, strict=True)]
+        return {name: total / max(weight, 1.0) for name, (total, weight) in totals.items()}
 
     def _compare_with_best(self) -> None:
         stopping, progress = self.config.early_stopping, self.progress
@@ -271,22 +306,3 @@ def total_steps(task: Task, config: TrainConfig) -> int:
     """Steps of the whole training, as far as they are known beforehand."""
     steps = task.steps_per_epoch() * config.epochs
     return min(steps, config.max_steps) if config.max_steps else steps
-
-
-def evaluate_loss(task: Task, model: keras.Model) -> dict[str, float]:
-    """Loss and metrics over the validation split, as means over its real tokens or rows.
-
-    Without XLA: a forward pass gains less from it than its compilation takes.
-    """
-
-    batches = task.validation_batches()
-
-    @tf.function(input_signature=[batches.element_spec])
-    def forward(batch):
-        return task.sums(model(batch, training=False), batch)
-
-    totals: dict[str, list[float]] = {}
-    for batch in batches:
-        for name, pair in forward(batch).items():
-            totals[name] = [a + float(b) for a, b in zip(totals.get(name, (0.0, 0.0)), pair, strict=True)]
-    return {name: total / max(weight, 1.0) for name, (total, weight) in totals.items()}

@@ -43,9 +43,9 @@ class TrainStep:
         optimizer: Built for the model's weights; its gradients are clipped here, not there, because
             the global norm is only known once replicas have added their gradients up.
         config: Clipping and averaging.
-        jit: Whether XLA compiles the pure function.
         spec: What batches look like, lengths that vary as None: one trace serves all of them. XLA still
             sees the static shape of each batch when it compiles.
+        jit: Whether XLA compiles the pure function.
     """
 
     def __init__(
@@ -54,35 +54,37 @@ class TrainStep:
         task: Task,
         optimizer: keras.Optimizer,
         config: OptimizerConfig,
-        jit: bool,
         spec: Mapping[str, tf.TensorSpec],
+        jit: bool,
     ):
         self.model = model
         self.task = task
         self.optimizer = optimizer
         self.config = config
+        self.jit = jit
         self.averages = []
         if config.average_decay:
             self.averages = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
-        self.pure = self.compiled(jit)
+        values = [[tf.TensorSpec(v.shape, v.dtype) for v in group] for group in self._variables()]
+        signature = [*values, dict(spec), tf.TensorSpec([], tf.float32)]
+        self._pure = {
+            jit: tf.function(self._forward_backward, input_signature=signature, jit_compile=jit)
+            for jit in (False, True)
+        }
         self._run = tf.function(self._step, input_signature=[dict(spec)])
 
-    def compiled(self, jit: bool):
-        """The pure function (trainable, non_trainable, batch, weight) -> (sums, gradients, non_trainable)."""
+    def _forward_backward(self, trainable, non_trainable, batch, weight):
+        """The pure function: (weights, state, batch, weight of the batch) -> (sums, gradients, new state)."""
+        with tf.GradientTape() as tape:
+            tape.watch(trainable)
+            outputs, new = self.model.stateless_call(trainable, non_trainable, batch, training=True)
+            sums = self.task.sums(outputs, batch)
+            # Divided by the weight of the whole batch, so that partial gradients add up to the mean's.
+            loss = sums["loss"][0] / weight
+        gradients = tape.gradient(loss, trainable)
+        return sums, [tf.convert_to_tensor(g) for g in gradients], new
 
-        def forward_backward(trainable, non_trainable, batch, weight):
-            with tf.GradientTape() as tape:
-                tape.watch(trainable)
-                outputs, new = self.model.stateless_call(trainable, non_trainable, batch, training=True)
-                sums = self.task.sums(outputs, batch)
-                # Divided by the weight of the whole batch, so that partial gradients add up to the mean's.
-                loss = sums["loss"][0] / weight
-            gradients = tape.gradient(loss, trainable)
-            return sums, [tf.convert_to_tensor(g) for g in gradients], new
-
-        return tf.function(forward_backward, jit_compile=jit)
-
-    def _values(self):
+    def _variables(self):
         return [v.value for v in self.model.trainable_variables], [v.value for v in self.model.non_trainable_variables]
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
@@ -95,12 +97,11 @@ class TrainStep:
         return self._run.get_concrete_function().graph
 
     def _step(self, batch):
-        trainable, non_trainable = self._values()
+        trainable, non_trainable = self._variables()
         weight = tf.maximum(self.task.weight(batch), 1.0)
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        sums, gradients, new = self.pure(
-            [tf.convert_to_tensor(v) for v in trainable], [tf.convert_to_tensor(v) for v in non_trainable], batch, weight
-        )
+        values = [[tf.convert_to_tensor(v) for v in group] for group in (trainable, non_trainable)]
+        sums, gradients, new = self._pure[self.jit](*values, batch, weight)
         norm = tf.linalg.global_norm(gradients)
         if self.config.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm, use_norm=norm)
@@ -119,14 +120,19 @@ class TrainStep:
         for average, variable in zip(self.averages, trainable, strict=True):
             average.assign_add((1.0 - decay) * (variable - average))
 
-    def measure(self, jit: bool, batch: Batch, repeats: int = 3) -> float:
-        """Seconds that the pure function takes with or without XLA, the best of some repeats, compilation not counted."""
-        function = self.compiled(jit)
-        values = [[tf.convert_to_tensor(v) for v in group] for group in self._values()]
+    def measure(self, jit: bool, batch: Batch, repeats: int = 3) -> tuple[float, float]:
+        """Times the pure function with or without XLA on a batch. Changes no variable.
+
+        Returns:
+            Seconds that XLA or TensorFlow took to compile it for this shape, and that one call takes.
+        """
+        values = [[tf.convert_to_tensor(v) for v in group] for group in self._variables()]
         weight = tf.maximum(self.task.weight(batch), 1.0)
+        self._pure[jit].get_concrete_function()  # traced once, whatever the shapes: not part of the comparison
         seconds = []
         for _ in range(repeats + 1):
             begin = time.perf_counter()
-            function(*values, batch, weight)[0]["loss"][0].numpy()
+            self._pure[jit](*values, batch, weight)[0]["loss"][0].numpy()
             seconds.append(time.perf_counter() - begin)
-        return min(seconds[1:])
+        best = min(seconds[1:])
+        return seconds[0] - best, best
