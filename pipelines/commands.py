@@ -102,7 +102,8 @@ def _inputs(options: PredictOptions) -> tuple[list[str], str]:
         try:
             data = options.file.read_bytes()
         except OSError as error:
-            raise UserError(f"{options.file}: {error.strerror.lower()}; --file takes a text file, a row a line") from None
+            reason = error.strerror.lower()
+            raise UserError(f"{options.file}: {reason}; --file takes a text file, a row a line") from None
         name = str(options.file)
     else:
         if sys.stdin.isatty():
@@ -121,5 +122,7 @@ def _decoded(line: bytes, row: int, name: str, options: PredictOptions) -> str:
         return line.rstrip(b"\r").decode("utf-8")
     except UnicodeDecodeError:
         if options.on_bad_example == "fail":
-            raise UserError(f"{name}, row {row}: not valid UTF-8; convert the file, or pass --on-bad-example skip") from None
+            raise UserError(
+                f"{name}, row {row}: not valid UTF-8; convert the file, or pass --on-bad-example skip"
+            ) from None
         return ""

@@ -42,13 +42,23 @@ class TranslateConfig(TrainConfig):
     }
     recipes: ClassVar[Mapping[str, Mapping]] = {
         "sample": {
-            "epochs": 4,
+            "epochs": 3,
+            "batch_size": 32,
             "vocabulary_type": "bpe",  # a small lexicon: whole words, where unigram finds their parts
             "vocabulary_size": 3000,
             "model": {"dropout": 0.0},
-            "optimizer": {"learning_rate": 3e-3, "warmup_steps": 300},
+            "optimizer": {
+                "learning_rate": 3e-3,
+                "warmup_steps": 300,
+                "schedule": "cosine",
+                "average_decay": 0.98,
+            },
         },
-        "multi30k": {"epochs": 20, "model": {"dropout": 0.2}},
+        "multi30k": {
+            "epochs": 20,
+            "model": {"dropout": 0.2},
+            "optimizer": {"learning_rate": 3e-3, "warmup_steps": 800},
+        },
     }
 
     # Languages of a public data set, source first; also the columns' names in reports.

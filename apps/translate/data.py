@@ -96,6 +96,8 @@ def hold_out(text: ParallelText, inspection: Inspection, most: int = 500) -> tup
     Returns:
         The inspection without those pairs, and the pairs: one in fifty, `most` at most, one at least.
     """
+    if inspection.good < 2:
+        raise UserError(f"{text}: one pair is too little to train on and to validate with; give more, or --validation")
     count = max(1, min(most, inspection.good // 50))
     chosen = set(np.linspace(0, inspection.good - 1, count).astype(int).tolist())
     good_rows = _good_rows(inspection)

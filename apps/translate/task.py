@@ -222,10 +222,7 @@ class TranslateTask(Task):
         return found["model"]
 
     def _too_long(self, row: np.ndarray) -> str:
-        return (
-            f"{len(row) - 1} pieces, the model takes {self.config.max_length - 1}; "
-            "split the text into sentences"
-        )
+        return f"{len(row) - 1} pieces, the model takes {self.config.max_length - 1}; split the text into sentences"
 
     def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterator[dict]:
         translator = self._translator(model)
@@ -233,7 +230,7 @@ class TranslateTask(Task):
             chunk = rows[begin : begin + options.batch_size]
             tokens = translator.tokenize(chunk)
             errors = {}
-            for index, (text, ids) in enumerate(zip(chunk, tokens, strict=True)):
+            for index, ids in enumerate(tokens):
                 if len(ids) < 2:  # nothing but the end token
                     errors[index] = "empty text; give a sentence to translate"
                 elif len(ids) > translator.limit:

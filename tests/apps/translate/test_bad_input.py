@@ -122,7 +122,8 @@ def test_unknown_checkpoint_and_split(trained, command):
 
 
 @pytest.mark.parametrize(
-    "text, parts", [("", ["row 1", "empty text"]), ("   ", ["row 1", "empty text"]), ("very " * 60, ["row 1", "pieces"])]
+    "text, parts",
+    [("", ["row 1", "empty text"]), ("   ", ["row 1", "empty text"]), ("very " * 60, ["row 1", "pieces"])],
 )
 def test_texts_that_cannot_be_translated(trained, command, text, parts):
     directory, _ = trained
