@@ -160,8 +160,7 @@ class MultiHeadAttention(keras.layers.Layer):
         self.supports_masking = True
         if num_heads % self.num_kv_heads:
             raise ValueError(
-                "num_kv_heads must divide num_heads. "
-                f"Received: num_heads={num_heads}, num_kv_heads={num_kv_heads}"
+                f"num_kv_heads must divide num_heads. Received: num_heads={num_heads}, num_kv_heads={num_kv_heads}"
             )
         self.weight_dropout = Dropout(dropout, dtype=self.dtype_policy, name="weight_dropout")
         self.rotary = None

@@ -21,9 +21,7 @@ def _angles(length, dim, base, position):
 
 def _require_even(dim, layer):
     if dim % 2:
-        raise ValueError(
-            f"{layer} pairs each sine with a cosine, so the last axis must be even. Received: size {dim}"
-        )
+        raise ValueError(f"{layer} pairs each sine with a cosine, so the last axis must be even. Received: size {dim}")
 
 
 @keras.saving.register_keras_serializable(package="espalier")

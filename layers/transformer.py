@@ -91,13 +91,9 @@ class _TransformerBlock(keras.layers.Layer):
         self.self_attention_norm = self._norm("self_attention_norm")
         self.self_attention = self._attention("self_attention", rotary_base=rotary_base)
         self.feedforward_norm = self._norm("feedforward_norm")
-        self.feedforward = FeedForward(
-            feedforward_dim, self.activation, dtype=self.dtype_policy, name="feedforward"
-        )
+        self.feedforward = FeedForward(feedforward_dim, self.activation, dtype=self.dtype_policy, name="feedforward")
         # One layer for every residual branch: its seed moves on with each call, so no two masks are alike.
-        self.residual_dropout = Dropout(
-            dropout, dtype=self.dtype_policy, name="residual_dropout"
-        )
+        self.residual_dropout = Dropout(dropout, dtype=self.dtype_policy, name="residual_dropout")
 
     def _norm(self, name):
         return keras.layers.LayerNormalization(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name)

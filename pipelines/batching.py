@@ -60,9 +60,7 @@ def bucket_boundaries(lengths: np.ndarray, max_length: int, count: int = 4) -> t
     return tuple(reversed(boundaries))
 
 
-def bucketed_batches(
-    examples: tf.data.Dataset, boundaries: Sequence[int], batch_size: int
-) -> tf.data.Dataset:
+def bucketed_batches(examples: tf.data.Dataset, boundaries: Sequence[int], batch_size: int) -> tf.data.Dataset:
     """Batches sequences with others of like length.
 
     An example's length is that of its longest feature. It goes to the smallest boundary that holds it; one

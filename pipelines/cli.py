@@ -10,51 +10,16 @@ import errno
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
-
-import tyro
 
 from pipelines import config
 from pipelines.errors import UserError
+from pipelines.options import EvaluateOptions, PredictOptions
 from pipelines.runs import Run
 
-
-@dataclasses.dataclass(frozen=True)
-class EvaluateOptions:
-    """What `evaluate` needs in every app."""
-
-    # Directory of the run; default is the newest one.
-    run_dir: Path | None = None
-    # Checkpoint to use: the best one, the newest one, or a step number.
-    checkpoint: str = "best"
-    # Split to evaluate; `all` takes every test split of the data set.
-    split: str = "test"
-    # Examples in a batch.
-    batch_size: int = 64
-    # What to do with a malformed example: stop with its row number, or count it, name it and go on.
-    on_bad_example: Literal["fail", "skip"] = "fail"
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictOptions:
-    """What `predict` needs in every app."""
-
-    # Inputs; without any, they are read from --file or, a line each, from standard input.
-    inputs: tyro.conf.Positional[tuple[str, ...]] = ()
-    # File with an input a line.
-    file: Path | None = None
-    # Print one JSON object a line.
-    json: bool = False
-    # Directory of the run; default is the newest one.
-    run_dir: Path | None = None
-    # Checkpoint to use: the best one, the newest one, or a step number.
-    checkpoint: str = "best"
-    # Inputs in a batch.
-    batch_size: int = 64
-    # What to do with an input that cannot be used: stop with its row number, or count it, name it and go on.
-    on_bad_example: Literal["fail", "skip"] = "fail"
+STARTED = time.time()  # before TensorFlow's import, which is part of the time a user waits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +50,18 @@ COMMANDS = {
 }
 
 
+# What to do about what the operating system refuses.
+REMEDIES = {
+    errno.ENOSPC: "free some space and give the same command again",
+    errno.EDQUOT: "free some space and give the same command again",
+    errno.EACCES: "choose a path that you may use",
+    errno.EPERM: "choose a path that you may use",
+    errno.EROFS: "choose a path that can be written",
+    errno.ENOTDIR: "choose another path",
+    errno.EISDIR: "choose another path",
+}
+
+
 def main(app: App, arguments: Sequence[str] | None = None) -> None:
     """Runs one command and exits: 0 when done, 2 after a user's mistake, 130 when interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -98,9 +75,10 @@ def main(app: App, arguments: Sequence[str] | None = None) -> None:
         if error.errno == errno.EPIPE:  # the reader of our output has gone, as in `... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        remedy = REMEDIES.get(error.errno)
+        if not remedy:
             raise
-        _fail(f"{error.filename or 'writing'}: {error.strerror.lower()}; free some space or choose another directory")
+        _fail(f"{error.filename or 'writing'}: {error.strerror.lower()}; {remedy}")
     except KeyboardInterrupt as stop:
         print(stop if stop.args else "interrupted", file=sys.stderr)
         sys.exit(130)
@@ -129,6 +107,7 @@ def _dispatch(app: App, arguments: list[str]) -> None:
             return
     else:
         settings = config.parse(getattr(app, command)(), rest, program)
+        settings.check()
 
     _import_tensorflow()
     from pipelines import commands
@@ -165,24 +144,29 @@ def _import_tensorflow() -> None:
 
 def _train_config(app: App, arguments: list[str], program: str) -> config.TrainConfig | None:
     """The whole configuration of `train`, or None when it only had to be printed."""
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--config", type=Path)
-    early.add_argument("--print-config", action="store_true")
-    early.add_argument("--run-dir", type=Path)
+    early.add_argument("--print-config", "--print_config", action="store_true")
+    early.add_argument("--run-dir", "--run_dir", type=Path)
     if {"-h", "--help"} & set(arguments):
         print("--config F.yaml loads settings that flags override; --print-config prints all of them as such a file.\n")
     try:
         found, rest = early.parse_known_args(arguments)
-    except SystemExit:
-        raise UserError("--config and --run-dir take a path") from None
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from None
 
-    if found.run_dir and Run.exists(found.run_dir):
-        run = Run(found.run_dir)
+    run_dir = found.run_dir
+    if run_dir is None and found.config:
+        named = config.read_yaml(found.config).get("run_dir")
+        run_dir = Path(named) if named else None
+    if run_dir and Run.exists(run_dir):
+        run = Run(run_dir)
         settings = config.resume(run.read_config(app), found.config, rest, program, str(run.path))
     else:
         settings = config.resolve(app.config, found.config, rest, program)
+    settings = dataclasses.replace(settings, run_dir=run_dir)
     settings.check()
     if found.print_config:
         print(config.write_yaml(config.to_dict(settings)), end="")
         return None
-    return dataclasses.replace(settings, run_dir=found.run_dir)
+    return settings

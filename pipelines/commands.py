@@ -1,15 +1,18 @@
 """The commands behind the command line, each from a configuration to what it leaves or prints."""
 
-import dataclasses
+import errno
 import json
+import os
 import sys
 import time
 
 import keras
+import tensorflow as tf
 
-from pipelines.cli import App, EvaluateOptions, PredictOptions
+from pipelines.cli import STARTED, App
 from pipelines.config import TrainConfig
 from pipelines.errors import UserError
+from pipelines.options import EvaluateOptions, PredictOptions
 from pipelines.runs import Run
 from pipelines.task import Task
 from pipelines.training.checkpoints import Checkpoints
@@ -18,24 +21,36 @@ from pipelines.training.loop import Trainer, total_steps
 
 def train(app: App, config: TrainConfig) -> None:
     """Trains a new run, or goes on with the one in `config.run_dir`."""
-    began = time.time()
     existing = config.run_dir is not None and Run.exists(config.run_dir)
     run = Run(config.run_dir) if existing else Run.new(app.name, config.run_dir)
     with run.lock():
         _prepare_keras(config)
         task = app.task()(config, run)
-        if not existing:
-            config = task.prepare()
-        task.load()
-        model = task.build_model()
-        trainer = Trainer(task, model, run, config, began=began)
-        if config.jit == "auto":
-            config = trainer.choose_jit()
+        try:
+            if not existing:
+                config = task.prepare()
+            task.load()
+            model = task.build_model()
+            trainer = Trainer(task, model, run, config, began=STARTED)
+            if config.jit == "auto":
+                config = trainer.choose_jit()
+        except UserError:
+            run.discard_if_empty()
+            raise
         run.write_config(app.name, config)
         print(f"run {run.path}: {model.count_params():,} parameters, {total_steps(task, config):,} steps planned")
-        trainer.fit()
-    minutes = (time.time() - began) / 60
-    print(f"trained to step {trainer.progress.step} in {minutes:.1f} minutes; now: python -m apps.{app.name} evaluate")
+        try:
+            trainer.fit()
+        except (tf.errors.ResourceExhaustedError, tf.errors.UnknownError) as error:
+            if "No space left" not in str(error):  # what TensorFlow's own writers make of a full disk
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.path)) from None
+    minutes = (time.time() - STARTED) / 60
+    where = "" if run.path.parts[:2] == ("runs", app.name) else f" --run-dir {run.path}"
+    print(
+        f"trained to step {trainer.progress.step} in {minutes:.1f} minutes; "
+        f"now: python -m apps.{app.name} evaluate{where}"
+    )
 
 
 def _prepare_keras(config: TrainConfig) -> None:
@@ -51,7 +66,7 @@ def _restore(app: App, options: EvaluateOptions | PredictOptions) -> tuple[Task,
     checkpoints = Checkpoints(run.checkpoints)
     step = checkpoints.resolve(options.checkpoint)
     _prepare_keras(config)
-    task = app.task()(dataclasses.replace(config, on_bad_example=options.on_bad_example), run)
+    task = app.task()(config, run)
     task.load()
     model = task.build_model()
     # Averages are what validation saw; without averaging the weights themselves are.
@@ -68,9 +83,9 @@ def evaluate(app: App, options: EvaluateOptions) -> None:
     """Measures a run on held-out data and writes `metrics.json`."""
     task, model, run, step = _restore(app, options)
     print(f"run {run.path}, checkpoint of step {step}")
-    splits = task.evaluate(model, options)
-    first = next(iter(splits.values()))
-    run.write_metrics(first | {"step": step, "splits": splits})
+    splits = {name: found | {"step": step} for name, found in task.evaluate(model, options).items()}
+    name, first = next(iter(splits.items()))
+    run.write_metrics({"split": name} | first | {"splits": splits})
 
 
 def predict(app: App, options: PredictOptions) -> None:
@@ -83,10 +98,8 @@ def predict(app: App, options: PredictOptions) -> None:
             if options.on_bad_example == "fail":
                 raise UserError(f"{source}, row {answer['row']}: {answer['error']}")
             skipped.append(answer["row"])
-        elif not options.json:
-            print(answer["text"])
-        if options.json:
-            print(json.dumps(answer, ensure_ascii=False))
+        # A skipped row leaves an empty line, so that answers stay aligned with a file of inputs.
+        print(json.dumps(answer, ensure_ascii=False) if options.json else answer.get("text", ""))
     if skipped:
         shown = ", ".join(map(str, skipped[:5])) + (" ..." if len(skipped) > 5 else "")
         print(f"{source}: skipped {len(skipped)} of {len(rows)} rows: {shown}", file=sys.stderr)
@@ -97,7 +110,14 @@ def _inputs(options: PredictOptions) -> tuple[list[str], str]:
     if options.inputs and options.file:
         raise UserError("give inputs as arguments or with --file, not both")
     if options.inputs:
-        return list(options.inputs), "arguments"
+        lines, name = [os.fsencode(text) for text in options.inputs], "arguments"
+    else:
+        lines, name = _lines(options)
+    return [_decoded(line, row, name, options) for row, line in enumerate(lines, 1)], name
+
+
+def _lines(options: PredictOptions) -> tuple[list[bytes], str]:
+    """The lines of the file or of standard input, and its name."""
     if options.file:
         try:
             data = options.file.read_bytes()
@@ -114,7 +134,7 @@ def _inputs(options: PredictOptions) -> tuple[list[str], str]:
         lines.pop()
     if not lines:
         raise UserError(f"{name}: empty; give a row a line")
-    return [_decoded(line, row, name, options) for row, line in enumerate(lines, 1)], name
+    return lines, name
 
 
 def _decoded(line: bytes, row: int, name: str, options: PredictOptions) -> str:

@@ -2,7 +2,7 @@
 
 A configuration is one frozen dataclass tree. Each field's comment is its help text, each field's
 name is its flag (`model.dropout` is `--model.dropout`) and its key in a YAML file. Values are
-looked up in this order, later ones winning: the dataclass, the data set's recipe, the named size,
+looked up in this order, later ones winning: the dataclass, the named size, the data set's recipe,
 the `--config` file, the flags. This module imports no TensorFlow, so that `--help` stays quick.
 """
 
@@ -56,6 +56,8 @@ class EarlyStoppingConfig:
 class TrainConfig:
     """What `train` needs in every app. An app's own configuration adds its model and its data."""
 
+    # Fields for which `auto`, 0 or an empty list means that the value is chosen and written into config.yaml.
+    automatic: ClassVar[frozenset[str]] = frozenset({"jit"})
     # Default settings for a data set by its name; keys as in a YAML file.
     recipes: ClassVar[Mapping[str, Mapping]] = {}
     # Model settings for each named size; keys are fields of `model`.
@@ -80,7 +82,7 @@ class TrainConfig:
     epochs: int = 10
     # Stop after this many steps, whatever the epoch; 0 sets no limit.
     max_steps: int = 0
-    # Stop after this many minutes of training, start-up included; 0 sets no limit.
+    # Stop after this many minutes, start-up and earlier parts of a resumed run included; 0 sets no limit.
     max_minutes: float = 0.0
     # Examples in a step, across all replicas.
     batch_size: int = 64
@@ -93,7 +95,7 @@ class TrainConfig:
     # Validate every N steps; 0 validates after each epoch.
     validate_every: int = 0
 
-    # Compile the training step with XLA; auto measures both on the first batch and takes the faster.
+    # Compile the training step with XLA; auto times both on the first batch and takes what ends training sooner.
     jit: Literal["auto", "on", "off"] = "auto"
     # Type in which layers compute; weights stay float32.
     precision: Literal["float32", "mixed_bfloat16"] = "float32"
@@ -105,12 +107,32 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raises UserError for values that are of the right type and yet make no sense. Apps add their own."""
-        for name in ("epochs", "batch_size", "checkpoint_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(self, name)}: takes a number from 1 on")
+        require_at_least(1, self, "epochs", "batch_size", "checkpoint_every", "keep_checkpoints")
+        require_at_least(0, self, "seed", "max_steps", "max_minutes", "validate_every")
+        self.profiled_steps()
         if (self.validation or self.test) and not self.train:
             raise UserError("--validation and --test go with --train; a named data set has its own")
 
+    def profiled_steps(self) -> tuple[int, int]:
+        """The first and the last step of `profile`; (0, 0) where nothing is to be profiled."""
+        if not self.profile:
+            return (0, 0)
+        first, _, last = self.profile.partition(":")
+        if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
+            raise UserError(f"--profile {self.profile}: expected two steps such as 10:20 (in YAML within quotes)")
+        return int(first), int(last)
+
+
+def require_at_least(least: float, config: Any, *names: str, prefix: str = "") -> None:
+    """Raises UserError for the first of the named fields whose value is below `least`."""
+    for name in names:
+        if getattr(config, name) < least:
+            flag = f"--{prefix}{name}".replace("_", "-")
+            raise UserError(f"{flag} {getattr(config, name)}: takes a number from {least} on")
+
+
+# Values that mean "choose for me". On resume they stay with what was chosen.
+AUTOMATIC = ("auto", 0, ())
 
 # A resumed run may change these: they say how long and how carefully to train, not what is trained.
 CHANGEABLE = {
@@ -228,8 +250,8 @@ def read_yaml(path: Path) -> dict:
     """Reads a mapping from a YAML file. Raises UserError where there is none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; write one with train --print-config") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror.lower()}; write one with train --print-config") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -267,18 +289,21 @@ def resume(saved: Config, file: Path | None, arguments: Sequence[str], program: 
     if file:
         asked = parse(asked, to_flags(read_yaml(file), asked, str(file)), program, str(file))
     asked = parse(asked, arguments, program)
+    changeable = CHANGEABLE
+    if saved.optimizer.schedule == "cosine":
+        changeable = CHANGEABLE - {"epochs", "max_steps"}  # the learning rate would jump
     changes = {}
     for (key, old), new in zip(flatten(saved).items(), flatten(asked).values(), strict=True):
-        if new in ("auto", 0, ()) and key not in CHANGEABLE:
-            new = old  # "choose for me" stays with what was chosen
-        if new != old and key not in CHANGEABLE:
+        if key in saved.automatic and new in AUTOMATIC:
+            new = old
+        if new != old and key not in changeable:
             changes[key] = f"--{key.replace('_', '-')} {_shown(new)} (the run has {_shown(old)})"
     if changes:
         raise UserError(
             f"{where} was trained with another configuration: {'; '.join(changes.values())}; "
             "take that back, or choose a new --run-dir"
         )
-    kept = {key: value for key, value in flatten(asked).items() if key in CHANGEABLE}
+    kept = {key: value for key, value in flatten(asked).items() if key in changeable}
     return override(saved, kept)
 
 

@@ -61,8 +61,7 @@ def fetch(path: str, url: str, sha256: str) -> Path:
         partial = tempfile.TemporaryDirectory(prefix=".partial-", dir=cached.parent)
     except OSError as error:
         raise UserError(
-            f"{cached.parent}: cannot be written ({error.strerror}); "
-            f"name another directory in {CACHE_VARIABLE}"
+            f"{cached.parent}: cannot be written ({error.strerror}); name another directory in {CACHE_VARIABLE}"
         ) from error
     with partial as directory:
         downloaded = _download(path, url, Path(directory))
@@ -83,9 +82,7 @@ def _download(path: str, url: str, directory: Path) -> Path:
     try:
         # The progress bar goes to standard error: standard output belongs to a command's results.
         with contextlib.redirect_stdout(sys.stderr):
-            return Path(
-                keras.utils.get_file(Path(path).name, url, cache_dir=str(directory), cache_subdir="files")
-            )
+            return Path(keras.utils.get_file(Path(path).name, url, cache_dir=str(directory), cache_subdir="files"))
     except Exception as error:  # get_file raises bare Exception for HTTP and network failures alike
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from pipelines.errors import UserError
 from pipelines.task import Report
 
 
@@ -16,24 +15,23 @@ class Monitor:
 
     Args:
         logs: Directory that gets `train/` and `validation/`.
-        profile: Steps to profile, as "A:B", or "".
+        profile: First and last step to profile; (0, 0) for none.
         every: Steps between two points of a training curve.
-
-    Raises:
-        UserError: `profile` is not of that form.
     """
 
-    def __init__(self, logs: Path, profile: str = "", every: int = 10):
+    def __init__(self, logs: Path, profile: tuple[int, int] = (0, 0), every: int = 10):
         self._train_directory = str(logs / "train")
         self._train = tf.summary.create_file_writer(self._train_directory)
         self._validation = tf.summary.create_file_writer(str(logs / "validation"))
         self._every = every
-        self._profile = _profiled_steps(profile)
+        self._profile = profile
         self._profiling = False
 
-    def start(self, configuration: str) -> None:
-        with self._train.as_default(step=0):
+    def start(self, step: int, configuration: str) -> None:
+        """Call it before the first step; `step` are done already."""
+        with self._train.as_default(step=step):
             tf.summary.text("configuration", f"```yaml\n{configuration}\n```")
+        self._follow_profile(step + 1)
 
     def graph(self, graph: tf.Graph) -> None:
         with self._train.as_default(step=0):
@@ -49,7 +47,7 @@ class Monitor:
 
     def _follow_profile(self, next_step: int) -> None:
         first, last = self._profile
-        if next_step == first and not self._profiling:
+        if first <= next_step <= last and not self._profiling:
             tf.profiler.experimental.start(self._train_directory)
             self._profiling = True
         elif next_step > last and self._profiling:
@@ -82,15 +80,6 @@ class Monitor:
             self._stop_profile()
         self._train.close()
         self._validation.close()
-
-
-def _profiled_steps(profile: str) -> tuple[int, int]:
-    if not profile:
-        return (0, 0)
-    first, _, last = profile.partition(":")
-    if not (first.isdigit() and last.isdigit() and 0 < int(first) <= int(last)):
-        raise UserError(f"--profile {profile}: expected two steps such as 10:20")
-    return int(first), int(last)
 
 
 class Speed:

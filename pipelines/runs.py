@@ -1,23 +1,24 @@
 """The run directory: everything that one training leaves behind, under fixed names.
 
-    runs/<app>/<name>/config.yaml     the whole configuration, `auto` settings resolved
-                      assets/         what the model needs besides its weights (vocabulary, labels ...)
-                      checkpoints/    see pipelines/training/checkpoints.py
-                      logs/           TensorBoard: train, validation
-                      history.jsonl   one object a step and one a validation
-                      metrics.json    what `evaluate` found
+runs/<app>/<name>/config.yaml     the whole configuration, `auto` settings resolved
+                  assets/         what the model needs besides its weights (vocabulary, labels ...)
+                  checkpoints/    see pipelines/training/checkpoints.py
+                  logs/           TensorBoard: train, validation
+                  history.jsonl   one object a step and one a validation
+                  metrics.json    what `evaluate` found
 """
 
 import dataclasses
 import fcntl
 import json
-import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines import config
 from pipelines.errors import UserError
+from pipelines.files import write_atomically
 
 
 class Run:
@@ -53,7 +54,7 @@ class Run:
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
             raise UserError(f"{path}: is a file; --run-dir takes a directory")
-        if run.path.is_dir() and any(p.name not in ("assets", ".lock") for p in run.path.iterdir()):
+        if run.path.is_dir() and any(p.name != "assets" and p.name[0] != "." for p in run.path.iterdir()):
             raise UserError(f"{path}: holds files but no config.yaml, so it is no run; choose an empty --run-dir")
         run.assets.mkdir(parents=True, exist_ok=True)
         return run
@@ -74,6 +75,11 @@ class Run:
         if not runs:
             raise UserError(f"no trained run under runs/{app_name}; start with: python -m apps.{app_name} train")
         return max(runs, key=lambda run: run.checkpoints.stat().st_mtime)
+
+    def discard_if_empty(self) -> None:
+        """Removes the directory if preparing the run failed before there was anything worth keeping."""
+        if not self.config_file.exists():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def lock(self):
         """Keeps a second training out of this directory for as long as the returned file stays open."""
@@ -103,19 +109,7 @@ class Run:
         return config.parse(app.config(), config.to_flags(values, app.config(), where), f"{app.name} train", where)
 
     def write_metrics(self, metrics: Mapping) -> None:
-        """Writes `metrics.json`. Results by split are added to those of splits measured before."""
+        """Writes `metrics.json`. `splits` are added to those measured before; the rest is replaced."""
         known = json.loads(self.metrics_file.read_text()) if self.metrics_file.exists() else {}
-        splits = known.get("splits", {}) | metrics.get("splits", {})
-        values = dict(metrics) | {"splits": splits}
+        values = dict(metrics) | {"splits": known.get("splits", {}) | metrics.get("splits", {})}
         write_atomically(self.metrics_file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a small text file so that it is whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from pipelines.cli import EvaluateOptions, PredictOptions
 from pipelines.config import TrainConfig
+from pipelines.options import EvaluateOptions, PredictOptions
 from pipelines.runs import Run
 
 Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]
@@ -46,6 +46,8 @@ class Task(abc.ABC):
 
     # What the weights of `weight()` count, for the progress bar: tokens, examples ...
     unit = "examples"
+    # What a validation measures: the names in `sums` and in the report's metrics.
+    validation_metrics: tuple[str, ...] = ("loss",)
     # Metrics for which more is better; of all others less is.
     maximize: frozenset[str] = frozenset({"accuracy"})
 
@@ -89,6 +91,10 @@ class Task(abc.ABC):
     @abc.abstractmethod
     def sums(self, outputs: Any, batch: Mapping[str, tf.Tensor]) -> Sums:
         """The `loss` and other metrics of a batch as sums with their weights. Pure: it runs inside XLA."""
+
+    def callbacks(self) -> Sequence[keras.callbacks.Callback]:
+        """Keras callbacks to train with."""
+        return ()
 
     def report(self, model: keras.Model) -> Report:
         """What a validation shows besides loss and metrics: decoded samples, their scores, pictures."""

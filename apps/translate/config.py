@@ -1,16 +1,16 @@
 """What can be set in the translate app. Every field's comment is its help text.
 
-    python -m apps.translate train                       sample grammar, about 3 minutes on two cores
-    python -m apps.translate train --dataset multi30k    29,000 image captions, English to German
+python -m apps.translate train                       sample grammar, about 3 minutes on two cores
+python -m apps.translate train --dataset multi30k    29,000 image captions, English to German
 """
 
 import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pipelines.cli import EvaluateOptions
-from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig
+from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
 from pipelines.errors import UserError
+from pipelines.options import EvaluateOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,7 @@ class TranslateConfig(TrainConfig):
         "small": {"encoder_layers": 6, "decoder_layers": 6, "width": 256, "feedforward": 1024, "heads": 4},
         "base": {"encoder_layers": 6, "decoder_layers": 6, "width": 512, "feedforward": 2048, "heads": 8},
     }
+    automatic: ClassVar[frozenset[str]] = frozenset({"jit", "vocabulary_size", "buckets"})
     recipes: ClassVar[Mapping[str, Mapping]] = {
         "sample": {
             "epochs": 3,
@@ -61,7 +62,7 @@ class TranslateConfig(TrainConfig):
         },
     }
 
-    # Languages of a public data set, source first; also the columns' names in reports.
+    # Languages of a public data set, source first.
     language_pair: str = "en-de"
     # Pieces in the joint SentencePiece vocabulary; 0 takes 8,000, or fewer where the text has fewer.
     vocabulary_size: int = 0
@@ -81,8 +82,14 @@ class TranslateConfig(TrainConfig):
     def check(self) -> None:
         super().check()
         width, heads = self.model.width, self.model.heads
-        if heads < 1 or width % heads or width % 2:
+        if heads < 1 or width < 2 or width % heads or width % 2:
             raise UserError(f"--model.width {width}: takes an even number that --model.heads {heads} divide")
+        require_at_least(1, self.model, "encoder_layers", "decoder_layers", "feedforward", prefix="model.")
+        require_at_least(4, self, "max_length")
+        if list(self.buckets) != sorted(set(self.buckets)) or any(not 0 < b <= self.max_length for b in self.buckets):
+            raise UserError(f"--buckets takes ascending lengths up to --max-length {self.max_length}")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"--label-smoothing {self.label_smoothing}: takes a share from 0 to below 1")
         if not 0 <= self.model.dropout < 1:
             raise UserError(f"--model.dropout {self.model.dropout}: takes a share from 0 to below 1")
 

@@ -1,15 +1,16 @@
 """Where sentence pairs come from: the embedded sample, public data sets, or the user's files."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterator
 
 import numpy as np
 
 from apps.translate.config import TranslateConfig
+from pipelines.config import nearest
 from pipelines.downloads import fetch
 from pipelines.errors import UserError
-from pipelines.runs import Run, write_atomically
+from pipelines.files import write_atomically
+from pipelines.runs import Run
 from pipelines.text.parallel import Inspection, ParallelText, inspect, read_pairs
 
 MULTI30K_URL = "https://raw.githubusercontent.com/multi30k/dataset/master/data/task1/raw/"
@@ -58,9 +59,9 @@ def splits(config: TranslateConfig, run: Run) -> dict[str, ParallelText]:
         return _sample(run)
     if config.dataset == "multi30k":
         return _multi30k(config.language_pair)
-    near = difflib.get_close_matches(config.dataset, DATASETS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(DATASETS)}"
-    raise UserError(f"--dataset {config.dataset}: unknown ({hint}); for your own files use --train")
+    raise UserError(
+        f"--dataset {config.dataset}: unknown{nearest(config.dataset, DATASETS)}; for your own files use --train"
+    )
 
 
 def _sample(run: Run) -> dict[str, ParallelText]:

@@ -124,9 +124,7 @@ class TranslationTransformer(keras.Model):
         x = self.embed(self.shift(target))
         scores = []
         for block in self.decoder:
-            x, attended = block(
-                x, memory=memory, memory_mask=ops.not_equal(source, 0), return_attention_scores=True
-            )
+            x, attended = block(x, memory=memory, memory_mask=ops.not_equal(source, 0), return_attention_scores=True)
             scores.append(attended["cross"])
         return ops.stack(scores, axis=1)
 

@@ -18,10 +18,10 @@ from apps.translate.scores import scores, signatures
 from apps.translate.translator import Translator
 from pipelines import losses
 from pipelines.batching import bucket_boundaries
-from pipelines.cli import PredictOptions
 from pipelines.config import override
 from pipelines.errors import UserError
 from pipelines.interpretation import attention_heatmap
+from pipelines.options import PredictOptions
 from pipelines.task import Report, Task
 from pipelines.text import parallel
 from pipelines.text.batches import token_batches
@@ -39,7 +39,10 @@ class TranslateTask(Task):
 
     config: TranslateConfig
     unit = "tokens"
+    validation_metrics = ("loss", "accuracy", "bleu", "chrf")
     maximize = frozenset({"accuracy", "bleu", "chrf"})
+
+    _cached_translator: Translator | None = None
 
     @property
     def _model_file(self):
@@ -52,19 +55,31 @@ class TranslateTask(Task):
         size = train_sentencepiece(
             sentences, self._model_file, self.config.vocabulary_size, self.config.vocabulary_type
         )
-        settings = {"vocabulary_size": size}
-        if not self.config.buckets:
-            tokenizer = Tokenizer(self._model_file)
-            lengths = np.maximum(
-                *(tokenizer.tokenize(tf.constant(side)).row_lengths().numpy() for side in zip(*sample, strict=True))
-            )
-            settings["buckets"] = bucket_boundaries(lengths, self.config.max_length)
-            left_out = int((lengths > self.config.max_length).sum())
-            if left_out:
-                share = left_out / len(lengths)
-                print(f"{share:.2%} of the pairs are longer than --max-length {self.config.max_length} and left out")
-        self.config = override(self.config, settings)
+        tokenizer = Tokenizer(self._model_file)
+        lengths = np.maximum(
+            *(tokenizer.tokenize(tf.constant(side)).row_lengths().numpy() for side in zip(*sample, strict=True))
+        )
+        longest = self.config.max_length
+        if lengths.min() > longest:
+            raise UserError(f"all pairs are longer than --max-length {longest}; the shortest takes {lengths.min()}")
+        buckets = self.config.buckets or bucket_boundaries(lengths, longest)
+        left_out = float((lengths > buckets[-1]).mean())
+        if left_out:
+            print(f"{left_out:.2%} of the pairs are longer than {buckets[-1]} pieces and left out of training")
+        self.config = override(self.config, {"vocabulary_size": size, "buckets": buckets})
+        self._fingerprint_file.write_text(self._fingerprint + "\n")
         return self.config
+
+    @property
+    def _fingerprint_file(self):
+        return self.run.assets / "training-data.txt"
+
+    @property
+    def _fingerprint(self) -> str:
+        """What tells one training corpus from another, without reading it twice."""
+        text, found, _ = self._train
+        sizes = ", ".join(f"{file.name}: {file.stat().st_size} bytes" for file in text.files)
+        return f"{sizes}, {found.rows} rows, {found.good} to train on"
 
     def load(self) -> None:
         self.tokenizer = Tokenizer(self._model_file)
@@ -103,6 +118,12 @@ class TranslateTask(Task):
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         text, found, _ = self._train
+        expected = self._fingerprint_file.read_text().strip()
+        if expected != self._fingerprint:
+            raise UserError(
+                f"{text}: not what this run was trained on ({expected}; now {self._fingerprint}); "
+                "restore the file, or choose a new --run-dir"
+            )
         return token_batches(
             parallel.dataset(text, found),
             self.tokenizer,
@@ -147,7 +168,8 @@ class TranslateTask(Task):
         pairs = [pairs[i] for i in kept]
         found = scores(answers, [reference for _, reference in pairs])
         shown = list(zip(pairs, answers, strict=True))[:SHOWN]
-        lines = [f"| {source} | {reference} | {answer} |" for (source, reference), answer in shown]
+        rows = [[cell.replace("|", "&#124;") for cell in (*pair, answer)] for pair, answer in shown]
+        lines = [f"| {' | '.join(row)} |" for row in rows]
         table = "\n".join(["| source | reference | translation |", "|---|---|---|", *lines])
         images = {
             f"attention/{i}": self._attention_picture(model, source, answer)
@@ -158,9 +180,10 @@ class TranslateTask(Task):
 
     def _translator(self, model) -> Translator:
         """One translator a model, so that its graphs are traced once and not at every validation."""
-        if getattr(self, "_cached", None) is None or self._cached.model is not model:
-            self._cached = Translator(model, self.tokenizer, (*self.config.buckets, self.config.max_length))
-        return self._cached
+        if self._cached_translator is None or self._cached_translator.model is not model:
+            lengths = (*self.config.buckets, self.config.max_length)
+            self._cached_translator = Translator(model, self.tokenizer, lengths)
+        return self._cached_translator
 
     def _attention_picture(self, model, source: str, target: str) -> np.ndarray:
         """Cross-attention of a translation, averaged over layers and heads."""
@@ -171,24 +194,26 @@ class TranslateTask(Task):
 
     def evaluate(self, model: keras.Model, options: TranslateEvaluateOptions) -> dict[str, dict[str, float]]:
         found = {}
-        for name, text in self._chosen_splits(options.split).items():
-            pairs = text if isinstance(text, list) else data.read_split(text, options.on_bad_example)
+        for name in self._chosen_splits(options.split):
+            if name in self._splits:
+                pairs = data.read_split(self._splits[name], options.on_bad_example)
+            else:
+                pairs = self._validation  # held out of the training text
             found[name] = self._evaluate_split(model, name, pairs, options)
         return found
 
-    def _chosen_splits(self, split: str) -> dict:
-        known = {name: text for name, text in self._splits.items() if name != "train"}
-        known.setdefault("validation", self._validation if "validation" not in known else None)
-        tests = [name for name in known if name != "validation"]
-        if split == "all" and tests:
-            return {name: known[name] for name in tests}
+    def _chosen_splits(self, split: str) -> list[str]:
+        """Names of the splits that `--split` asks for: `test` is the first test split, `all` are all of them."""
+        tests = [name for name in self._splits if name not in ("train", "validation")]
+        if split in ("test", "all") and not tests:
+            print("this run has no test file (--test): the validation split stands in")
+            return ["validation"]
         if split in ("test", "all"):
-            if not tests:
-                print("this run has no test file (--test): the validation split stands in")
-            split = tests[0] if tests else "validation"
-        if split not in known:
-            raise UserError(f"--split {split}: there is test, all, {', '.join(known)}")
-        return {split: known[split]}
+            return tests if split == "all" else tests[:1]
+        if split not in (*tests, "validation"):
+            known = dict.fromkeys(("test", "all", "validation", *tests))
+            raise UserError(f"--split {split}: there is {', '.join(known)}")
+        return [split]
 
     def _evaluate_split(self, model, name, pairs, options) -> dict[str, float]:
         translator = self._translator(model)
@@ -199,8 +224,10 @@ class TranslateTask(Task):
             if options.on_bad_example == "fail":
                 raise UserError(f"{first}, or pass --on-bad-example skip")
             print(f"{name}: skipped {len(too_long)} of {len(pairs)} pairs that are too long; {first}")
-            pairs = [pair for i, pair in enumerate(pairs) if i not in set(too_long)]
-            rows = [row for row in rows if len(row) <= translator.limit]
+            kept = [i for i, row in enumerate(rows) if len(row) <= translator.limit]
+            if not kept:
+                raise UserError(f"{name}: no pair is short enough for this model; give shorter texts")
+            pairs, rows = [pairs[i] for i in kept], [rows[i] for i in kept]
         sources, references = map(list, zip(*pairs, strict=True))
         systems = {"model": [t.text for t in translator.translate(rows, options.batch_size)]}
         is_sample = self.config.dataset == "sample" and not self.config.train

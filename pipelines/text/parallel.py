@@ -223,9 +223,7 @@ def _parse(lines: Sequence[bytes]) -> tuple[str, str]:
             sentence = raw.strip(ASCII_WHITESPACE).decode()
         except UnicodeDecodeError:
             problem = f"the {SIDES[column]} is not valid UTF-8"
-            raise _BadRow(
-                "not UTF-8", problem, "save the file as UTF-8", min(column, len(lines) - 1)
-            ) from None
+            raise _BadRow("not UTF-8", problem, "save the file as UTF-8", min(column, len(lines) - 1)) from None
         if not sentence or sentence.isspace():
             problem = f"the {SIDES[column]} is empty"
             raise _BadRow("empty", problem, "fill it in or delete the pair", min(column, len(lines) - 1))

@@ -21,6 +21,7 @@ import tensorflow_text
 from tensorflow_text.python.ops.sentencepiece_tokenizer import gen_sentencepiece_tokenizer as operations
 
 from pipelines.errors import UserError
+from pipelines.files import write_atomically
 
 PAD, UNKNOWN, START, END = range(4)
 AUTOMATIC_SIZE = 8000  # Kudo and Richardson's choice for translation; a small text gives fewer pieces
@@ -58,15 +59,13 @@ def train_sentencepiece(
     if model_type not in ("unigram", "bpe"):
         raise UserError(f'the tokenizer\'s model type is "unigram" or "bpe", received {model_type!r}')
     if vocabulary_size < 0:
-        raise UserError(
-            f"the vocabulary size is a positive number, or 0 for automatic, received {vocabulary_size}"
-        )
+        raise UserError(f"the vocabulary size is a positive number, or 0 for automatic, received {vocabulary_size}")
     sentences = list(sentences)
     spell_rare = _rare_characters(sentences) > BYTE_VALUES
     model = _train(sentences, vocabulary_size, model_type, spell_rare)
     if model_type == "bpe" and not vocabulary_size:
         model = _train(sentences, _useful_size(model, sentences), model_type, spell_rare)
-    _write_atomically(model, Path(model_file))
+    write_atomically(Path(model_file), model)
     return sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
 
 
@@ -219,18 +218,5 @@ def _explain(message: str, vocabulary_size: int) -> str:
             f"{found[1]} (0 chooses automatically)"
         )
     if "sentences_.empty()" in message or "all_chars_count" in message:
-        return (
-            "there is no text to train a vocabulary on (empty lines and lines over 4192 bytes do not count)"
-        )
+        return "there is no text to train a vocabulary on (empty lines and lines over 4192 bytes do not count)"
     return f"the vocabulary could not be trained: {message}"
-
-
-def _write_atomically(content: bytes, file: Path) -> None:
-    """Writes a file that appears under its name only when it is complete."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ A checkpoint is written into a hidden directory and renamed once it is complete,
 full disk never leaves half of one under its final name.
 """
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -37,6 +38,8 @@ class Progress:
     sums: dict[str, list[float]] = dataclasses.field(default_factory=dict)
     # Step of the last validation, so that a resume does not repeat it.
     validated: int | None = None
+    # What it found.
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     # Best validation so far, its step, and how many validations ago that was.
     best: float | None = None
     best_step: int | None = None
@@ -84,26 +87,48 @@ class Checkpoints:
                     "free some space and give the same command again, it goes on from the last checkpoint"
                 ) from None
             raise
-        if final.exists():  # a resumed run writes a step again; both are equal
-            shutil.rmtree(final)
-        os.replace(temporary, final)
-        _flush_to_disk(self.directory)
+        self._publish(temporary, final)
         for step in self.steps()[: -self.keep]:
             if step != progress.best_step:
-                shutil.rmtree(self.path(step))
+                self._hide(step, "deleted")
+        self._remove_leftovers()
 
-    def _remove_leftovers(self):
-        for leftover in self.directory.glob(".writing-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    def _publish(self, complete: Path, final: Path) -> None:
+        replaced = None
+        if final.exists():  # the step was saved before, in mid-epoch; now training stands at the epoch's end
+            replaced = self._hide(int(final.name), "replaced")
+        os.replace(complete, final)
+        _flush_to_disk(self.directory)
+        if replaced:
+            shutil.rmtree(replaced)
+
+    def _hide(self, step: int, why: str) -> Path:
+        """Takes a checkpoint away whole: deleting it file by file under its own name would show half of it."""
+        hidden = self.directory / f".{why}-{step:08d}"
+        shutil.rmtree(hidden, ignore_errors=True)
+        os.replace(self.path(step), hidden)
+        return hidden
+
+    def _remove_leftovers(self) -> None:
+        """Clears what kills have left behind, and puts back what was about to be replaced."""
+        for hidden in self.directory.glob(".replaced-*"):
+            final = self.path(int(hidden.name.split("-")[1]))
+            if final.exists():
+                shutil.rmtree(hidden, ignore_errors=True)
+            else:
+                os.replace(hidden, final)
+        for hidden in (*self.directory.glob(".writing-*"), *self.directory.glob(".deleted-*")):
+            shutil.rmtree(hidden, ignore_errors=True)
 
     def restore_newest(self, variables: Variables) -> Progress | None:
         """Restores from the newest checkpoint that is sound. Returns None when there is none at all.
 
-        Damaged ones are named in a warning, and removed once a sound one was found.
+        Damaged ones are named in a warning, and set aside once a sound one was found.
 
         Raises:
             UserError: All are damaged.
         """
+        self._remove_leftovers()
         damaged = []
         for step in reversed(self.steps()):
             try:
@@ -113,7 +138,7 @@ class Checkpoints:
                 damaged.append(step)
                 continue
             for bad in damaged:
-                shutil.rmtree(self.path(bad))
+                self._hide(bad, "damaged")
             return progress
         if damaged:
             raise UserError(f"{self.directory}: no checkpoint can be read; choose a new --run-dir")
@@ -130,10 +155,20 @@ class Checkpoints:
             status = _bundle(variables).read(str(self.path(step) / "state"))
             # Prediction wants the weights alone, so what is left in the file needs no warning.
             status.assert_existing_objects_matched().expect_partial()
+        except (PermissionError, MemoryError):
+            raise
         except Exception as error:  # TensorFlow reports damage by half a dozen types, IndexError among them
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f"checkpoint {self.path(step)} is damaged ({reason[:120]})") from None
+            raise UserError(f"checkpoint {self.path(step)} is damaged or of another model ({reason[:120]})") from None
         return progress
+
+    def _best(self, steps: list[int]) -> int:
+        """The best step by the newest progress that can be read; without any, the newest step."""
+        for step in reversed(steps):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                best = self._progress(step).best_step
+                return best if best in steps else steps[-1]
+        return steps[-1]
 
     def _progress(self, step: int) -> Progress:
         return Progress(**json.loads((self.path(step) / "progress.json").read_text()))
@@ -150,8 +185,7 @@ class Checkpoints:
         if name == "newest":
             return steps[-1]
         if name == "best":
-            best = self._progress(steps[-1]).best_step
-            return best if best in steps else steps[-1]
+            return self._best(steps)
         if not name.isdigit() or int(name) not in steps:
             raise UserError(f"--checkpoint {name}: there is best, newest, {', '.join(map(str, steps))}")
         return int(name)

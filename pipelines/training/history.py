@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pipelines.runs import write_atomically
+from pipelines.files import write_atomically
 
 
 class History:

@@ -33,7 +33,7 @@ class Trainer:
         config: Configuration with `auto` settings resolved.
         callbacks: Keras callbacks. They get `loss`, the task's metrics and, after a validation, the
             same with `val_` before them; `model.stop_training` is honoured.
-        began: `time.time()` of the start of the process, from which `max_minutes` counts.
+        began: `time.time()` of the start of the process, from which `max_minutes` counts; default now.
     """
 
     def __init__(
@@ -45,6 +45,9 @@ class Trainer:
         callbacks: Sequence[keras.callbacks.Callback] = (),
         began: float | None = None,
     ):
+        metric = config.early_stopping.metric
+        if metric not in task.validation_metrics:
+            raise UserError(f"--early-stopping.metric {metric}: validation gives {', '.join(task.validation_metrics)}")
         self.task = task
         self.model = model
         self.run = run
@@ -59,7 +62,7 @@ class Trainer:
             lambda batch: task.sums(model(batch, training=False), batch),
             input_signature=[task.validation_batches().element_spec],
         )
-        self._callbacks = callbacks
+        self._callbacks = [*task.callbacks(), *callbacks]
         self._clock_start = began or time.time()
 
     def choose_jit(self) -> TrainConfig:
@@ -104,11 +107,10 @@ class Trainer:
             print(f"resumed from step {restored.step}")
         self._clock_start -= self.progress.seconds
         self.history = History(self.run.history_file, self.progress.step)
-        self.monitor = Monitor(self.run.logs, self.config.profile)
-        if not restored:
-            self.monitor.start(configs.write_yaml(configs.to_dict(self.config)))
+        self.monitor = Monitor(self.run.logs, self.config.profiled_steps())
+        self.monitor.start(self.progress.step, configs.write_yaml(configs.to_dict(self.config)))
         self.callbacks = keras.callbacks.CallbackList(
-            list(self._callbacks),
+            self._callbacks,
             add_progbar=True,
             model=self.model,
             verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, a line an epoch in a log
@@ -116,17 +118,18 @@ class Trainer:
             steps=self._epoch_steps(),
         )
         self.model.stop_training = False
-        self.metrics: dict[str, float] = {}
         try:
             with self._signals():
                 self.callbacks.on_train_begin()
+                if self.progress.epoch >= self.config.epochs or self._finished():
+                    print(f"nothing left to train: this run is complete at step {self.progress.step}")
                 while self.progress.epoch < self.config.epochs and not self._finished():
                     self._epoch()
-                self.callbacks.on_train_end(self.metrics)
+                self.callbacks.on_train_end(self.progress.metrics)
         finally:
             self.monitor.close()
             self.history.close()
-        return self.metrics
+        return self.progress.metrics
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -159,9 +162,15 @@ class Trainer:
         return (
             self._interrupted
             or self.model.stop_training
+            or self._stopped_early
             or bool(limit and self.progress.step >= limit)
             or bool(minutes and time.time() - self._clock_start > 60 * minutes)
         )
+
+    @property
+    def _stopped_early(self) -> bool:
+        patience = self.config.early_stopping.patience
+        return bool(patience) and self.progress.since_best >= patience
 
     def _epoch(self) -> None:
         """Trains to the end of the epoch, or until something says stop."""
@@ -187,10 +196,12 @@ class Trainer:
             self._checkpoint()
             return
         # Without steps of its own, validation comes after each epoch; and always at the very end.
-        if progress.validated != progress.step and (not self.config.validate_every or self._finished()):
+        at_the_end = self._finished() or (exhausted and epoch + 1 == self.config.epochs)
+        if progress.validated != progress.step and (not self.config.validate_every or at_the_end):
             self._validate()
         logs = self._epoch_logs()
-        self.callbacks.on_epoch_end(epoch, logs | {f"val_{name}": value for name, value in self.metrics.items()})
+        validation = {f"val_{name}": value for name, value in progress.metrics.items()}
+        self.callbacks.on_epoch_end(epoch, logs | validation)
         self.monitor.epoch(progress.step, logs)
         if exhausted:
             progress.epoch, progress.batch, progress.sums = epoch + 1, 0, {}
@@ -233,7 +244,7 @@ class Trainer:
         where = f"the checkpoint of step {kept[-1]} is kept" if kept else "there is no checkpoint yet"
         what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
         raise UserError(
-            f"step {self.progress.step}: {what}; {where}; try a lower --optimizer.learning-rate, "
+            f"step {self.progress.step}: {what}; {where}; try a new run with a lower --optimizer.learning-rate, "
             "a longer --optimizer.warmup-steps or a smaller --optimizer.clip-norm"
         )
 
@@ -264,13 +275,13 @@ class Trainer:
             metrics = self._mean_sums()
             report = self.task.report(self.model)
         report = Report(metrics | report.metrics, report.texts, report.images)
-        self.metrics = report.metrics
-        self.callbacks.on_test_end(self.metrics)
-        values = {f"val_{name}": value for name, value in self.metrics.items()}
+        progress.metrics = report.metrics
+        self.callbacks.on_test_end(report.metrics)
+        values = {f"val_{name}": value for name, value in report.metrics.items()}
         seconds = round(time.time() - self._clock_start, 3)
         self.history.write(step=progress.step, epoch=progress.epoch, **values, seconds=seconds)
         self.monitor.validation(progress.step, report)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
         print(f"{chr(10) if sys.stdout.isatty() else ''}validation at step {progress.step}: {shown}")
         progress.validated = progress.step
         self._compare_with_best()
@@ -285,17 +296,14 @@ class Trainer:
 
     def _compare_with_best(self) -> None:
         stopping, progress = self.config.early_stopping, self.progress
-        if stopping.metric not in self.metrics:
-            raise UserError(f"--early-stopping.metric {stopping.metric}: validation gives {', '.join(self.metrics)}")
-        value = self.metrics[stopping.metric]
+        value = progress.metrics[stopping.metric]
         sign = 1 if stopping.metric in self.task.maximize else -1
         if progress.best is None or sign * value > sign * progress.best:
             progress.best, progress.best_step, progress.since_best = value, progress.step, 0
         else:
             progress.since_best += 1
-        if stopping.patience and progress.since_best >= stopping.patience:
+        if self._stopped_early:
             print(f"{stopping.metric} has not improved for {progress.since_best} validations: stopped early")
-            self.model.stop_training = True
 
     def _checkpoint(self) -> None:
         self.progress.seconds = time.time() - self._clock_start

@@ -30,6 +30,27 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
         return {"peak": self.peak, "warmup_steps": self.warmup_steps}
 
 
+@keras.saving.register_keras_serializable(package="espalier")
+class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then constant: rate(t) = peak * min(1, t / warmup),  t = step + 1.
+
+    Args:
+        peak: Rate from the end of the warm-up on.
+        warmup_steps: Steps of the warm-up.
+    """
+
+    def __init__(self, peak: float, warmup_steps: int):
+        self.peak = peak
+        self.warmup_steps = warmup_steps
+
+    def __call__(self, step):
+        t = ops.cast(step, "float32") + 1.0
+        return self.peak * ops.minimum(t / float(max(self.warmup_steps, 1)), 1.0)
+
+    def get_config(self):
+        return {"peak": self.peak, "warmup_steps": self.warmup_steps}
+
+
 def learning_rate(config: OptimizerConfig, total_steps: int):
     """The schedule that a configuration names.
 
@@ -47,4 +68,4 @@ def learning_rate(config: OptimizerConfig, total_steps: int):
             warmup_target=config.learning_rate if warmup else None,
             warmup_steps=warmup,
         )
-    return config.learning_rate
+    return WarmUp(config.learning_rate, config.warmup_steps)

@@ -243,9 +243,7 @@ def test_lora_trains_adapters_only_and_merges_when_saved(cross, tmp_path):
     frozen = {w.path: w.numpy() for w in layer.weights}
     layer.enable_lora(2)
     np.testing.assert_allclose(model([QUERY, MEMORY]), before, atol=1e-6)
-    assert [w.name for w in layer.trainable_weights] == ["lora_kernel_a", "lora_kernel_b"] * (
-        3 if cross else 2
-    )
+    assert [w.name for w in layer.trainable_weights] == ["lora_kernel_a", "lora_kernel_b"] * (3 if cross else 2)
 
     model.compile(keras.optimizers.SGD(0.5), "mse")
     model.fit([QUERY, MEMORY], np.zeros_like(QUERY), epochs=2, verbose=0)

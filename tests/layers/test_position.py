@@ -89,9 +89,7 @@ def test_rotated_products_depend_on_distance_only(p, q, shift):
     assert product(p, q) == pytest.approx(product(p + shift, q + shift), abs=2e-3)
 
 
-@pytest.mark.parametrize(
-    "layer, shape", [(SinusoidalPositionEncoding(), (1, 2, 5)), (RotaryEmbedding(), (1, 1, 2, 5))]
-)
+@pytest.mark.parametrize("layer, shape", [(SinusoidalPositionEncoding(), (1, 2, 5)), (RotaryEmbedding(), (1, 1, 2, 5))])
 def test_an_odd_width_is_refused(layer, shape):
     with pytest.raises(ValueError, match="even. Received: size 5"):
         layer(np.zeros(shape, "float32"))

@@ -31,9 +31,7 @@ def test_boundaries_are_the_best_of_all_choices(lengths, max_length, count):
     last = min(-(-max(kept) // 4) * 4, max_length)
     inner = range(4, last, 4)
     best = min(
-        padded_tokens(kept, [*chosen, last])
-        for size in range(count)
-        for chosen in itertools.combinations(inner, size)
+        padded_tokens(kept, [*chosen, last]) for size in range(count) for chosen in itertools.combinations(inner, size)
     )
     assert padded_tokens(kept, boundaries) == best
     assert boundaries[-1] == last and len(boundaries) <= count

@@ -110,7 +110,7 @@ def test_wrong_files_get_one_line(tmp_path, text, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="no such file or directory; write one with"):
         resolve(file=tmp_path / "none.yaml")
 
 
@@ -123,6 +123,22 @@ def test_resume_takes_what_was_saved_and_harmless_changes():
     assert resume(saved) == saved
     assert resume(saved, "--batch-size", "8", "--epochs", "9") == dataclasses.replace(saved, epochs=9)
     assert resume(saved, "--jit", "auto") == saved  # what auto had chosen stays chosen
+
+
+def test_resume_refuses_zeros_too():
+    with pytest.raises(UserError, match="--seed 0 .the run has 5.; --model.dropout 0.0 .the run has 0.3."):
+        resume(resolve("--seed", "5", "--model.dropout", "0.3"), "--seed", "0", "--model.dropout", "0")
+
+
+def test_resume_does_not_stretch_a_cosine():
+    with pytest.raises(UserError, match="--epochs 9"):
+        resume(resolve("--optimizer.schedule", "cosine"), "--epochs", "9")
+
+
+@pytest.mark.parametrize("flag", ["--epochs=0", "--batch-size=-1", "--seed=-1", "--max-steps=-1", "--profile=7"])
+def test_values_out_of_range(flag):
+    with pytest.raises(UserError, match=flag.split("=")[0]):
+        resolve(flag).check()
 
 
 def test_resume_refuses_another_configuration():

@@ -77,9 +77,7 @@ def test_a_file_is_downloaded_once(server, tmp_path, capsys):
     assert printed.out == "" and "good" in printed.err, "progress belongs on standard error"
 
 
-@pytest.mark.parametrize(
-    ("fault", "said"), [("truncated", "got only 100000"), ("wrong", "sha256"), ("missing", "404")]
-)
+@pytest.mark.parametrize(("fault", "said"), [("truncated", "got only 100000"), ("wrong", "sha256"), ("missing", "404")])
 def test_a_failed_download_leaves_nothing(server, tmp_path, fault, said):
     with pytest.raises(UserError, match=said) as caught:
         downloads.fetch(NAME, f"{server}/{fault}", SHA256)

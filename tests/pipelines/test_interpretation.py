@@ -6,6 +6,7 @@ from pipelines.interpretation import attention_heatmap
 
 
 def test_heatmap_grows_with_its_labels_and_is_dark_where_the_weight_is():
+    attention_heatmap(np.eye(2), ["$5_{", "$"], ["\\frac", "^^$x$"], "costs $5 or $\\bad$")
     small = attention_heatmap(np.eye(3), list("abc"), list("xyz"), "title")
     large = attention_heatmap(np.full((20, 12), 1 / 12), ["word"] * 12, ["Wort"] * 20)
     assert small.dtype == np.uint8 and small.shape[2] == 3

@@ -7,7 +7,8 @@ import pytest
 from apps.translate.__main__ import APP
 from apps.translate.config import TranslateConfig
 from pipelines.errors import UserError
-from pipelines.runs import Run, write_atomically
+from pipelines.files import write_atomically
+from pipelines.runs import Run
 
 
 @pytest.fixture(autouse=True)

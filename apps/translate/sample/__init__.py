@@ -35,9 +35,7 @@ def generate(count: int, seed: int) -> list[Pair]:
     return list(pairs.values())
 
 
-def splits(
-    train: int = 20_000, validation: int = 500, test: int = 500, seed: int = 17
-) -> dict[str, list[Pair]]:
+def splits(train: int = 20_000, validation: int = 500, test: int = 500, seed: int = 17) -> dict[str, list[Pair]]:
     """Disjoint "train", "validation" and "test" pairs.
 
     Held-out sentences do not occur in training, even with other case or punctuation, but each of their German

@@ -38,7 +38,7 @@ def start():
 
     def start(*arguments, stdin=subprocess.DEVNULL):
         return subprocess.Popen(
-            [sys.executable, "-m", "apps.translate", *map(str, arguments)],
+            [sys.executable, "-m", "apps.translate", *(a if isinstance(a, bytes) else str(a) for a in arguments)],
             stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -90,6 +90,13 @@ def test_data_set_with_the_wrong_checksum(command, tmp_path, monkeypatch):
         (["--epochs", "three"], ["--epochs", "three"]),
         (["--config", "none.yaml"], ["none.yaml", "no such file"]),
         (["--model.width", "30"], ["heads"]),
+        (["--model.width", "0"], ["--model.width 0"]),
+        (["--seed", "-1"], ["--seed -1"]),
+        (["--profile", "7"], ["--profile 7"]),
+        (["--buckets", "20", "10"], ["--buckets", "ascending"]),
+        (["--early-stopping.metric", "wer"], ["--early-stopping.metric wer", "loss, accuracy, bleu, chrf"]),
+        (["--config"], ["--config", "expected one argument"]),
+        (["--config", "."], ["is a directory"]),
     ],
 )
 def test_wrong_flags(command, tmp_path, flags, parts):
@@ -111,6 +118,23 @@ def test_run_directory_of_another_configuration(trained, command):
     refused(result, "trained with another configuration", "--batch-size 8 (the run has 16)")
 
 
+def test_training_file_changed_under_a_run(command, corpus, flags, tmp_path):
+    import shutil as files
+
+    copy = tmp_path / "train.tsv"
+    files.copy(corpus / "train.tsv", copy)
+    arguments = ["train", "--run-dir", tmp_path / "r", *flags, f"--train={copy}", "--max-steps=1"]
+    assert command(*arguments)[0] == 0
+    with open(copy, "a") as file:
+        file.write("one more\tnoch einer\n")
+    refused(command(*arguments), "train.tsv", "not what this run was trained on")
+
+
+def test_a_failed_start_leaves_nothing_behind(train, tmp_path):
+    refused(train([*GOOD, "no tab"]))
+    assert not (tmp_path / "run").exists()
+
+
 def test_no_run_yet(command, tmp_path):
     refused(command("predict", "--run-dir", tmp_path, "a dog"), "no run here")
 
@@ -119,11 +143,17 @@ def test_unknown_checkpoint_and_split(trained, command):
     directory, _ = trained
     refused(command("predict", "--run-dir", directory, "--checkpoint", "3", "a dog"), "--checkpoint 3", "best, newest")
     refused(command("evaluate", "--run-dir", directory, "--split", "tset"), "--split tset", "test, all, validation")
+    refused(command("predict", "--run-dir", directory, "--batch-size", "0", "a dog"), "--batch-size 0")
 
 
 @pytest.mark.parametrize(
     "text, parts",
-    [("", ["row 1", "empty text"]), ("   ", ["row 1", "empty text"]), ("very " * 60, ["row 1", "pieces"])],
+    [
+        (b"caf\xe9", ["row 1", "UTF-8"]),
+        ("", ["row 1", "empty text"]),
+        ("   ", ["row 1", "empty text"]),
+        ("very " * 60, ["row 1", "pieces"]),
+    ],
 )
 def test_texts_that_cannot_be_translated(trained, command, text, parts):
     directory, _ = trained

@@ -86,6 +86,7 @@ def test_predict_skips_and_names_bad_rows(trained, command):
     )
     assert code == 0
     found = [json.loads(line) for line in out.splitlines()]
+    assert len(found) == len(rows)
     assert ["text" in row for row in found] == [True, False, False, False, True]
     assert "standard input: skipped 3 of 5 rows: 2, 3, 4" in err
 
@@ -144,8 +145,7 @@ def test_print_config_round_trip(command, tmp_path, flags):
 
 @pytest.mark.parametrize("pair", ["de-en", "en-fr"])
 def test_multi30k_where_it_is_present(command, tmp_path, pair):
-    data = os.environ.get("ESPALIER_DATA")
-    if not data or not os.path.isdir(os.path.join(data, "multi30k")):
+    if not os.path.isdir(os.path.join(os.environ.get("ESPALIER_DATA", ""), "multi30k")):
         pytest.skip("needs multi30k under $ESPALIER_DATA")
     small = ["--model.width=16", "--model.feedforward=16", "--model.encoder-layers=1", "--model.decoder-layers=1"]
     code, out, err = command(

@@ -11,9 +11,7 @@ from pipelines.text.tokenizer import Tokenizer, train_sentencepiece
 PAIRS = [
     (f"{colour} {animal}" + " and more" * (number % 5), f"{animal} {colour}" + " noch" * (number % 3))
     for number, (colour, animal) in enumerate(
-        (colour, animal)
-        for colour in ("red", "green", "blue") * 5
-        for animal in ("dog", "cat", "horse", "hen")
+        (colour, animal) for colour in ("red", "green", "blue") * 5 for animal in ("dog", "cat", "horse", "hen")
     )
 ]
 BATCH_SIZE = 4
@@ -70,8 +68,6 @@ def test_skipping_what_was_seen_continues_an_epoch_exactly(corpus):
 
 
 def test_epochs_and_seeds_differ(corpus):
-    runs = [
-        flat(batches_of(corpus, shuffle_buffer=100, seed=s, epoch=e)) for s, e in [(0, 0), (0, 1), (1, 0)]
-    ]
+    runs = [flat(batches_of(corpus, shuffle_buffer=100, seed=s, epoch=e)) for s, e in [(0, 0), (0, 1), (1, 0)]]
     assert runs[0] != runs[1] != runs[2] != runs[0]
     assert flat(batches_of(corpus)) == flat(batches_of(corpus, seed=1, epoch=1)), "no buffer, no shuffling"

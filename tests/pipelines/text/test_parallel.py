@@ -196,9 +196,7 @@ def check_against_oracle(text: ParallelText, rows: list[list[bytes]]):
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    content=st.one_of(MESSY, MESSY.map(lambda noise: b"a\tb" + noise + b"\nc\td\n"), st.binary(max_size=40))
-)
+@given(content=st.one_of(MESSY, MESSY.map(lambda noise: b"a\tb" + noise + b"\nc\td\n"), st.binary(max_size=40)))
 def test_any_tsv_bytes_read_alike(tmp_path_factory, content):
     text = tsv(tmp_path_factory.mktemp("tsv"), content)
     check_against_oracle(text, [line.split(b"\t")[:2] for line in oracle_lines(content)])

@@ -66,9 +66,7 @@ def test_unknown_characters_are_one_unknown_id_and_do_no_harm(tokenizer):
 
 
 def test_composed_and_decomposed_letters_are_the_same(tokenizer):
-    composed, decomposed = tokenizer.tokenize(
-        tf.constant(["gr\u00f6\u00dfte", "gro\u0308\u00dfte"])
-    ).to_list()
+    composed, decomposed = tokenizer.tokenize(tf.constant(["gr\u00f6\u00dfte", "gro\u0308\u00dfte"])).to_list()
     assert composed == decomposed and 1 not in composed
 
 

@@ -15,6 +15,7 @@ class LineTask(Task):
     """y = 2 x - 1 with dropout in between, so that the random state matters too. 8 batches an epoch."""
 
     unit = "points"
+    validation_metrics = ("loss", "absolute_error")
     dropout = 0.2
     poison_step = None  # from this batch on, x is not a number
 

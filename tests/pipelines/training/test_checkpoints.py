@@ -78,6 +78,31 @@ def test_damage_falls_back(tmp_path, how, capsys):
         checkpoints.restore_newest(fresh)
 
 
+def test_a_kill_while_replacing_loses_nothing(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(variables(1), Progress(step=1))
+    checkpoints._hide(1, "replaced")  # where a kill may strike: the old one put away, the new one not yet in place
+    (tmp_path / ".writing-00000001").mkdir()
+    assert checkpoints.restore_newest(variables(0)).step == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["00000001"]
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    for batch in (7, 0):
+        checkpoints.save(variables(1), Progress(step=5, batch=batch))
+    assert [p.name for p in tmp_path.iterdir()] == ["00000005"]
+    assert checkpoints.restore_newest(variables(0)).batch == 0
+
+
+def test_best_is_found_though_the_newest_is_damaged(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (1, 2, 3):
+        checkpoints.save(variables(step), Progress(step=step, best_step=1))
+    damage(checkpoints.path(3), "half progress")
+    assert checkpoints.resolve("best") == 1
+
+
 def test_another_model_is_refused(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(variables(1, size=10), Progress(step=1))

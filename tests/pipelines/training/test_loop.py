@@ -65,9 +65,15 @@ def test_tensorboard_holds_what_it_should(make_task, line_config):
 
 
 @pytest.mark.parametrize("flag", ["7", "0:3", "5:4", "a:b"])
-def test_wrong_profile(make_task, line_config, flag):
+def test_wrong_profile(line_config, flag):
     with pytest.raises(UserError, match="--profile"):
-        train(make_task(dataclasses.replace(line_config, profile=flag)))
+        dataclasses.replace(line_config, profile=flag).check()
+
+
+def test_profile_from_the_first_step_on(make_task, line_config):
+    task = make_task(dataclasses.replace(line_config, profile="1:2", epochs=1))
+    train(task)
+    assert list((task.run.logs / "train").glob("plugins/profile/*/*.xplane.pb"))
 
 
 @pytest.mark.parametrize("stop", [5, 8, 11])
@@ -100,7 +106,8 @@ def test_a_finished_run_has_nothing_left_to_do(make_task, line_config, capsys):
     train(task)
     before = task.run.history_file.read_text()
     train(task)
-    assert "resumed from step 24" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "resumed from step 24" in printed and "complete at step 24" in printed
     assert task.run.history_file.read_text() == before
 
 
@@ -143,6 +150,7 @@ def test_early_stopping_survives_a_resume(make_task, line_config, capsys):
     assert trainer.progress.step == 32  # best at 8, then three validations without improvement
     assert "loss has not improved for 3 validations" in capsys.readouterr().out
     assert trainer.progress.best_step == 8 and 8 in trainer.checkpoints.steps()
+    assert train(task).progress.step == 32  # and it stays stopped
 
 
 def test_unknown_early_stopping_metric(make_task, line_config):
@@ -155,7 +163,7 @@ def test_validation_by_steps(make_task, line_config):
     task = make_task(dataclasses.replace(line_config, validate_every=5, epochs=2))
     train(task)
     steps = [row["step"] for row in history.read(task.run.history_file) if "val_loss" in row]
-    assert steps == [5, 10, 15]
+    assert steps == [5, 10, 15, 16]  # and at the very end
 
 
 def test_time_limit(make_task, line_config):

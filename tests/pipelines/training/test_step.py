@@ -100,6 +100,11 @@ def test_inverse_square_root():
     assert type(rate).from_config(rate.get_config()).get_config() == rate.get_config()
 
 
+def test_constant_after_its_warm_up():
+    rate = learning_rate(OptimizerConfig(learning_rate=0.1, warmup_steps=4, schedule="constant"), total_steps=100)
+    np.testing.assert_allclose([float(rate(t)) for t in (0, 1, 3, 99)], [0.025, 0.05, 0.1, 0.1], rtol=1e-5)
+
+
 def test_cosine_reaches_zero_at_the_end():
     rate = learning_rate(OptimizerConfig(learning_rate=0.1, warmup_steps=10, schedule="cosine"), total_steps=110)
     np.testing.assert_allclose([float(rate(t)) for t in (0, 5, 10, 60, 110)], [0, 0.05, 0.1, 0.05, 0], atol=1e-6)
