@@ -200,6 +200,8 @@ class TranslateTask(Task):
             else:
                 pairs = self._validation  # held out of the training text
             found[name] = self._evaluate_split(model, name, pairs, options)
+        for metric, signature in signatures().items():
+            print(f"{metric}: {signature}")
         return found
 
     def _chosen_splits(self, split: str) -> list[str]:
@@ -244,8 +246,6 @@ class TranslateTask(Task):
         for system, values in found.items():
             table.add_row(system, *(f"{value:.2f}" for value in values.values()))
         Console().print(table)
-        for metric, signature in signatures(references).items():
-            print(f"{metric}: {signature}")
         return found["model"]
 
     def _too_long(self, row: np.ndarray) -> str:

@@ -14,7 +14,7 @@ from apps.translate.sample import english, german
 from apps.translate.sample.compose import Composer
 from apps.translate.sample.lexicon import lemmas
 
-SHORTEST, LONGEST = 4, 14  # English words
+SHORTEST, LONGEST = 4, 20  # English words
 SEEN_AT_LEAST = 5  # how often training holds each word form of a held-out translation
 
 Pair = tuple[str, str]
