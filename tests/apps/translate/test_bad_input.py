@@ -152,7 +152,7 @@ def test_unknown_checkpoint_and_split(trained, command):
         (b"caf\xe9", ["row 1", "UTF-8"]),
         ("", ["row 1", "empty text"]),
         ("   ", ["row 1", "empty text"]),
-        ("very " * 60, ["row 1", "pieces"]),
+        ("very " * 300, ["row 1", "pieces"]),
     ],
 )
 def test_texts_that_cannot_be_translated(trained, command, text, parts):

@@ -80,7 +80,7 @@ def test_predict_from_arguments_file_and_standard_input(trained, command, tmp_pa
 
 def test_predict_skips_and_names_bad_rows(trained, command):
     directory, _ = trained
-    rows = [b"The dog sleeps.", b"", b"\xff\xfe", b"very " * 60, b"A cat."]
+    rows = [b"The dog sleeps.", b"", b"\xff\xfe", b"very " * 300, b"A cat."]
     code, out, err = command(
         "predict", "--run-dir", directory, "--on-bad-example", "skip", "--json", stdin=b"\n".join(rows)
     )
