@@ -51,6 +51,7 @@ def test_equal_with_and_without_xla_and_dynamic_shapes():
 
     def run(jit, signature=None):
         layer = Dropout(0.5, seed=9)
+        layer.build(values.shape)
         state = [v.value for v in layer.non_trainable_variables]
 
         @tf.function(jit_compile=jit, input_signature=signature)
