@@ -54,7 +54,7 @@ def train(app: App, config: TrainConfig) -> None:
 
 
 def _prepare_keras(config: TrainConfig) -> None:
-    # Before anything else: seeding empties TensorFlow's kernel cache, and with it every tokenizer made before.
+    # Before anything draws random numbers or makes a layer.
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
 

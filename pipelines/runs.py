@@ -36,6 +36,7 @@ class Run:
         self.logs = self.path / "logs"
         self.history_file = self.path / "history.jsonl"
         self.metrics_file = self.path / "metrics.json"
+        self.made_here = False  # by `new`
 
     @staticmethod
     def exists(path: Path) -> bool:
@@ -56,6 +57,7 @@ class Run:
             raise UserError(f"{path}: is a file; --run-dir takes a directory")
         if run.path.is_dir() and any(p.name != "assets" and p.name[0] != "." for p in run.path.iterdir()):
             raise UserError(f"{path}: holds files but no config.yaml, so it is no run; choose an empty --run-dir")
+        run.made_here = not run.path.exists()
         run.assets.mkdir(parents=True, exist_ok=True)
         return run
 
@@ -77,8 +79,8 @@ class Run:
         return max(runs, key=lambda run: run.checkpoints.stat().st_mtime)
 
     def discard_if_empty(self) -> None:
-        """Removes the directory if preparing the run failed before there was anything worth keeping."""
-        if not self.config_file.exists():
+        """Removes a directory that `new` made, if preparing the run failed before anything worth keeping."""
+        if self.made_here and not self.config_file.exists():
             shutil.rmtree(self.path, ignore_errors=True)
 
     def lock(self):

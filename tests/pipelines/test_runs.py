@@ -85,3 +85,12 @@ def test_atomic_write_leaves_nothing_behind(tmp_path):
         write_atomically(tmp_path / "a" / "b.txt", "\udcff")
     assert (tmp_path / "a" / "b.txt").read_text() == "text"
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_a_failed_start_removes_only_what_it_made(tmp_path):
+    fresh = Run.new("translate", tmp_path / "fresh")
+    fresh.discard_if_empty()
+    assert not fresh.path.exists()
+    (tmp_path / "mine" / "assets").mkdir(parents=True)
+    Run.new("translate", tmp_path / "mine").discard_if_empty()
+    assert (tmp_path / "mine" / "assets").is_dir()
