@@ -8,10 +8,24 @@ by skipping the batches that it has seen.
 
 import hashlib
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+
+class Shard(NamedTuple):
+    """Which rows of every batch a process takes: the index-th of count equal parts."""
+
+    index: int = 0
+    count: int = 1
+
+    def rows(self, batch_size: int) -> slice:
+        share = batch_size // self.count
+        return slice(self.index * share, (self.index + 1) * share)
+
+
+WHOLE = Shard()
 GRANULARITY = 4  # boundaries are multiples of it: finer ones save next to nothing
 EXAMPLES_AT_ONCE = 1024
 
@@ -60,7 +74,9 @@ def bucket_boundaries(lengths: np.ndarray, max_length: int, count: int = 4) -> t
     return tuple(reversed(boundaries))
 
 
-def bucketed_batches(examples: tf.data.Dataset, boundaries: Sequence[int], batch_size: int) -> tf.data.Dataset:
+def bucketed_batches(
+    examples: tf.data.Dataset, boundaries: Sequence[int], batch_size: int, shard: Shard = WHOLE
+) -> tf.data.Dataset:
     """Batches sequences with others of like length.
 
     An example's length is that of its longest feature. It goes to the smallest boundary that holds it; one
@@ -70,9 +86,11 @@ def bucketed_batches(examples: tf.data.Dataset, boundaries: Sequence[int], batch
         examples: dicts of 1-D int32 tensors.
         boundaries: ascending lengths.
         batch_size: rows of every batch; what is missing at the end is filled with rows of zeros.
+        shard: which part of every batch to give; all of it by default.
 
     Returns:
-        A dataset of dicts of int32 (batch_size, boundary), padded with zeros: len(boundaries) shapes in all.
+        A dataset of dicts of int32 (batch_size / shard.count, boundary), padded with zeros: len(boundaries) shapes
+        in all, and as many batches for every shard.
     """
     limits = tf.constant(boundaries, tf.int64)
     names = list(examples.element_spec)
@@ -91,7 +109,7 @@ def bucketed_batches(examples: tf.data.Dataset, boundaries: Sequence[int], batch
     def fill(width, rows):
         missing = batch_size - tf.shape(rows[names[0]])[0]
         filled = {name: tf.pad(rows[name][:, :width], [[0, missing], [0, 0]]) for name in names}
-        return {name: tf.ensure_shape(ids, [batch_size, None]) for name, ids in filled.items()}
+        return {name: tf.ensure_shape(ids, [batch_size, None])[shard.rows(batch_size)] for name, ids in filled.items()}
 
     rows = examples.ragged_batch(EXAMPLES_AT_ONCE).map(pad).unbatch()
     return rows.group_by_window(lambda bucket, _: bucket, batch, window_size=batch_size)

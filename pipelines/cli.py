@@ -15,10 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines import config
-from pipelines.errors import UserError
+from pipelines.errors import UserError, WorkerLost
 from pipelines.options import EvaluateOptions, PredictOptions
 from pipelines.runs import Run
 
+# A worker that left at once would itself be taken for the lost one by those who find out later: TensorFlow waits
+# 10 seconds for a sign of life.
+LINGER_SECONDS = 12.0
 STARTED = time.time()  # before TensorFlow's import, which is part of the time a user waits
 
 
@@ -63,7 +66,8 @@ REMEDIES = {
 
 
 def main(app: App, arguments: Sequence[str] | None = None) -> None:
-    """Runs one command and exits: 0 when done, 2 after a user's mistake, 130 when interrupted."""
+    """Runs one command and exits: 0 when done, 1 when another worker was lost, 2 after a user's mistake, 130 when
+    interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     # A line at a time even into a file, so that a log can be followed and a kill loses nothing.
     sys.stdout.reconfigure(line_buffering=True)
@@ -79,6 +83,10 @@ def main(app: App, arguments: Sequence[str] | None = None) -> None:
         if not remedy:
             raise
         _fail(f"{error.filename or 'writing'}: {error.strerror.lower()}; {remedy}")
+    except WorkerLost as lost:
+        print(f"error: {lost}", file=sys.stderr, flush=True)
+        time.sleep(LINGER_SECONDS)
+        sys.exit(1)
     except KeyboardInterrupt as stop:
         print(stop if stop.args else "interrupted", file=sys.stderr)
         sys.exit(130)
@@ -124,7 +132,8 @@ def _import_tensorflow() -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    # Of a lost worker TensorFlow's own threads have more to say than the one line that names it.
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3" if os.environ.get("TF_CONFIG") else "2"
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as hidden:

@@ -1,16 +1,20 @@
 """The commands behind the command line, each from a configuration to what it leaves or prints."""
 
+import contextlib
+import dataclasses
 import errno
 import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from pipelines.cli import STARTED, App
-from pipelines.config import TrainConfig
+from pipelines.config import TrainConfig, from_dict, to_dict
+from pipelines.distribution import Distribution
 from pipelines.errors import UserError
 from pipelines.options import EvaluateOptions, PredictOptions
 from pipelines.runs import Run
@@ -21,36 +25,81 @@ from pipelines.training.loop import Trainer, total_steps
 
 def train(app: App, config: TrainConfig) -> None:
     """Trains a new run, or goes on with the one in `config.run_dir`."""
-    existing = config.run_dir is not None and Run.exists(config.run_dir)
-    run = Run(config.run_dir) if existing else Run.new(app.name, config.run_dir)
-    with run.lock():
+    distribution = Distribution.start(config)
+    with distribution.naming_lost_workers(), distribution.only_chief_speaks(), contextlib.ExitStack() as held:
         _prepare_keras(config)
-        task = app.task()(config, run)
+        run, config, task = _prepared(app, config, distribution, held)
         try:
-            if not existing:
-                config = task.prepare()
             task.load()
-            model = task.build_model()
-            trainer = Trainer(task, model, run, config, began=STARTED)
+            with distribution.scope():
+                model = task.build_model()
+            trainer = Trainer(task, model, run, config, began=STARTED, distribution=distribution)
             if config.jit == "auto":
                 config = trainer.choose_jit()
         except UserError:
             run.discard_if_empty()
             raise
-        run.write_config(app.name, config)
+        if distribution.is_chief:
+            run.write_config(app.name, config)
         print(f"run {run.path}: {model.count_params():,} parameters, {total_steps(task, config):,} steps planned")
+        print(_plan(distribution, config, task))
         try:
             trainer.fit()
         except (tf.errors.ResourceExhaustedError, tf.errors.UnknownError) as error:
             if "No space left" not in str(error):  # what TensorFlow's own writers make of a full disk
                 raise
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.path)) from None
-    minutes = (time.time() - STARTED) / 60
-    where = "" if run.path.parts[:2] == ("runs", app.name) else f" --run-dir {run.path}"
-    print(
-        f"trained to step {trainer.progress.step} in {minutes:.1f} minutes; "
-        f"now: python -m apps.{app.name} evaluate{where}"
-    )
+        minutes = (time.time() - STARTED) / 60
+        where = "" if run.path.parts[:2] == ("runs", app.name) else f" --run-dir {run.path}"
+        print(
+            f"trained to step {trainer.progress.step} in {minutes:.1f} minutes; "
+            f"now: python -m apps.{app.name} evaluate{where}"
+        )
+
+
+def _prepared(
+    app: App, config: TrainConfig, distribution: Distribution, held: contextlib.ExitStack
+) -> tuple[Run, TrainConfig, Task]:
+    """The run directory with its assets, made or found by the chief, and the whole configuration, equal on all workers.
+
+    Args:
+        held: keeps the chief's lock on the run.
+    """
+    run = task = None
+
+    def prepare() -> dict:
+        nonlocal run, task, config
+        existing = config.run_dir is not None and Run.exists(config.run_dir)
+        run = Run(config.run_dir) if existing else Run.new(app.name, config.run_dir)
+        held.enter_context(run.lock())
+        config = dataclasses.replace(config, strategy=distribution.kind)
+        task = app.task()(config, run, distribution.shard)
+        try:
+            config.check_replicas(distribution.replicas)
+            if not existing:
+                config = task.prepare()
+        except UserError:
+            run.discard_if_empty()
+            raise
+        return {"run": str(run.path.absolute()), "config": to_dict(dataclasses.replace(config, run_dir=None))}
+
+    found = distribution.on_chief(prepare)
+    if not distribution.is_chief:
+        run = Run(Path(found["run"]))
+        if not run.path.is_dir():
+            raise UserError(f"{run.path}: not on this machine; workers share the run directory, on a network disk")
+        config = from_dict(app.config(), found["config"], str(run.path))
+        task = app.task()(config, run, distribution.shard)
+    return run, config, task
+
+
+def _plan(distribution: Distribution, config: TrainConfig, task: Task) -> str:
+    """What is computed where, in one line."""
+    rows = config.batch_size // (distribution.replicas * config.accumulate)
+    parts = f", {config.accumulate} times {rows} rows" if config.accumulate > 1 else f", {rows} rows"
+    shapes = task.batch_shapes
+    compiled = f"; XLA compiles at most {shapes} times on each" if config.jit == "on" else ""
+    return f"{distribution}{parts} a step on each, in {shapes} static shape{'s'[: shapes > 1]}{compiled}"
 
 
 def _prepare_keras(config: TrainConfig) -> None:

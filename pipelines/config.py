@@ -57,7 +57,7 @@ class TrainConfig:
     """What `train` needs in every app. An app's own configuration adds its model and its data."""
 
     # Fields for which `auto`, 0 or an empty list means that the value is chosen and written into config.yaml.
-    automatic: ClassVar[frozenset[str]] = frozenset({"jit"})
+    automatic: ClassVar[frozenset[str]] = frozenset({"jit", "strategy"})
     # Default settings for a data set by its name; keys as in a YAML file.
     recipes: ClassVar[Mapping[str, Mapping]] = {}
     # Model settings for each named size; keys are fields of `model`.
@@ -95,10 +95,21 @@ class TrainConfig:
     # Validate every N steps; 0 validates after each epoch.
     validate_every: int = 0
 
+    # Replicas: none is one, mirrored is one a device, multi_worker is one or more a process. Auto takes multi_worker
+    # where TF_CONFIG is set, mirrored on several devices, else none.
+    strategy: Literal["auto", "none", "mirrored", "multi_worker"] = "auto"
+    # Devices by name, such as GPU:0,GPU:1; default is every GPU, or the CPU. CPU:0,CPU:1 rehearses two on one CPU.
+    devices: str = ""
+    # Seconds that a worker waits for the others to start.
+    rendezvous_seconds: float = 300.0
     # Compile the training step with XLA; auto times both on the first batch and takes what ends training sooner.
     jit: Literal["auto", "on", "off"] = "auto"
-    # Type in which layers compute; weights stay float32.
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    # Type in which layers compute; weights stay float32. mixed_float16 scales the loss to keep small gradients.
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    # Compute a step's gradients in N parts, one after the other: the same step in less memory.
+    accumulate: int = 1
+    # Keep only each block's input for the backward pass and compute the rest of it again: less memory, more time.
+    remat: bool = False
     # Write a profile of steps A:B for TensorBoard's profiler, such as 10:20.
     profile: str = ""
 
@@ -107,11 +118,29 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raises UserError for values that are of the right type and yet make no sense. Apps add their own."""
-        require_at_least(1, self, "epochs", "batch_size", "checkpoint_every", "keep_checkpoints")
-        require_at_least(0, self, "seed", "max_steps", "max_minutes", "validate_every")
+        require_at_least(1, self, "epochs", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints")
+        require_at_least(0, self, "seed", "max_steps", "max_minutes", "validate_every", "rendezvous_seconds")
         self.profiled_steps()
+        self.device_names()
         if (self.validation or self.test) and not self.train:
             raise UserError("--validation and --test go with --train; a named data set has its own")
+
+    def device_names(self) -> tuple[str, ...]:
+        """The devices that `devices` names; none where it is empty."""
+        names = tuple(name.strip().upper() for name in self.devices.split(",")) if self.devices else ()
+        if len(set(names)) < len(names) or any(not re.fullmatch(r"(CPU|GPU):\d{1,3}", name) for name in names):
+            raise UserError(f"--devices {self.devices}: expected different devices such as GPU:0,GPU:1 or CPU:0,CPU:1")
+        return names
+
+    def check_replicas(self, replicas: int) -> None:
+        """Raises UserError where a batch cannot be dealt out evenly: equal parts keep shapes static."""
+        parts = replicas * self.accumulate
+        if self.batch_size % parts:
+            near = self.batch_size // parts * parts
+            raise UserError(
+                f"--batch-size {self.batch_size}: takes a multiple of {parts} ({replicas} replicas x --accumulate "
+                f"{self.accumulate}), such as {near or parts}"
+            )
 
     def profiled_steps(self) -> tuple[int, int]:
         """The first and the last step of `profile`; (0, 0) where nothing is to be profiled."""
@@ -134,10 +163,10 @@ def require_at_least(least: float, config: Any, *names: str, prefix: str = "") -
 # Values that mean "choose for me". On resume they stay with what was chosen.
 AUTOMATIC = ("auto", 0, ())
 
-# A resumed run may change these: they say how long and how carefully to train, not what is trained.
+# A resumed run may change these: they say how long, how carefully and on what to train, not what is trained.
 CHANGEABLE = {
-    "run_dir", "epochs", "max_steps", "max_minutes", "checkpoint_every", "keep_checkpoints", "validate_every",
-    "profile", "early_stopping.patience",
+    "run_dir", "strategy", "devices", "rendezvous_seconds", "accumulate", "remat", "epochs", "max_steps",
+    "max_minutes", "checkpoint_every", "keep_checkpoints", "validate_every", "profile", "early_stopping.patience",
 }  # fmt: skip
 
 Config = TypeVar("Config")
@@ -246,6 +275,17 @@ def to_flags(values: Mapping, config: Any, where: str = "", prefix: str = "") ->
     return flags
 
 
+def from_dict(default: Config, values: Mapping, where: str) -> Config:
+    """A configuration from nested plain values, such as `to_dict` makes and YAML holds.
+
+    Args:
+        default: Gives the type, and the values that are not among `values`.
+        values: What to lay over it.
+        where: File or place to name in errors.
+    """
+    return parse(default, to_flags(values, default, where), "train", where)
+
+
 def read_yaml(path: Path) -> dict:
     """Reads a mapping from a YAML file. Raises UserError where there is none."""
     try:
@@ -269,7 +309,7 @@ def resolve(kind: type[Config], file: Path | None, arguments: Sequence[str], pro
 
     def lay_over(base):
         if from_file:
-            base = parse(base, to_flags(from_file, base, str(file)), program, str(file))
+            base = from_dict(base, from_file, str(file))
         return parse(base, arguments, program)
 
     draft = lay_over(kind())  # names the data set and the size, which decide the defaults
@@ -287,7 +327,7 @@ def resume(saved: Config, file: Path | None, arguments: Sequence[str], program: 
     """
     asked = saved
     if file:
-        asked = parse(asked, to_flags(read_yaml(file), asked, str(file)), program, str(file))
+        asked = from_dict(asked, read_yaml(file), str(file))
     asked = parse(asked, arguments, program)
     changeable = CHANGEABLE
     if saved.optimizer.schedule == "cosine":

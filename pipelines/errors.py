@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend."""
+"""What the command line reports in one line: mistakes that a user can mend, and the loss of another worker."""
 
 
 class UserError(Exception):
@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one line that names the file, the row and the remedy. The command line
     prints it without a traceback and exits with code 2; library callers catch it as usual.
     """
+
+
+class WorkerLost(Exception):
+    """Another worker ended in the middle of training, and this one cannot go on. The message names it."""

@@ -107,8 +107,7 @@ class Run:
         if owner != app.name:
             raise UserError(f"{self.path}: is a run of the app '{owner}', not of '{app.name}'")
         values.pop("run_dir", None)
-        where = str(self.config_file)
-        return config.parse(app.config(), config.to_flags(values, app.config(), where), f"{app.name} train", where)
+        return config.from_dict(app.config(), values, str(self.config_file))
 
     def write_metrics(self, metrics: Mapping) -> None:
         """Writes `metrics.json`. `splits` are added to those measured before; the rest is replaced."""

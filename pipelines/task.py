@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from pipelines.batching import WHOLE, Shard
 from pipelines.config import TrainConfig
 from pipelines.options import EvaluateOptions, PredictOptions
 from pipelines.runs import Run
@@ -42,18 +43,20 @@ class Task(abc.ABC):
     Args:
         config: The run's configuration.
         run: Where assets are kept.
+        shard: Which rows of every batch this process trains on; all of them where it trains alone.
     """
 
-    # What the weights of `weight()` count, for the progress bar: tokens, examples ...
+    # What the loss' weight counts, for the progress bar: tokens, examples ...
     unit = "examples"
     # What a validation measures: the names in `sums` and in the report's metrics.
     validation_metrics: tuple[str, ...] = ("loss",)
     # Metrics for which more is better; of all others less is.
     maximize: frozenset[str] = frozenset({"accuracy"})
 
-    def __init__(self, config: TrainConfig, run: Run):
+    def __init__(self, config: TrainConfig, run: Run, shard: Shard = WHOLE):
         self.config = config
         self.run = run
+        self.shard = shard
 
     @abc.abstractmethod
     def prepare(self) -> TrainConfig:
@@ -69,11 +72,14 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def train_batches(self, epoch: int) -> tf.data.Dataset:
-        """Batches of one epoch, in an order fixed by the seed and the epoch."""
+        """This process' rows of each batch of one epoch, in an order fixed by the seed and the epoch.
+
+        Every shard has equally many batches, of few static shapes: what is missing in the last one is masked.
+        """
 
     @abc.abstractmethod
     def validation_batches(self) -> tf.data.Dataset:
-        """Batches of the validation split."""
+        """This process' rows of each batch of the validation split."""
 
     @abc.abstractmethod
     def steps_per_epoch(self) -> int:
@@ -85,15 +91,14 @@ class Task(abc.ABC):
         return 1
 
     @abc.abstractmethod
-    def weight(self, batch: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """How much there is to learn from in a batch: real target tokens, real rows ... A float scalar."""
-
-    @abc.abstractmethod
     def sums(self, outputs: Any, batch: Mapping[str, tf.Tensor]) -> Sums:
-        """The `loss` and other metrics of a batch as sums with their weights. Pure: it runs inside XLA."""
+        """The `loss` and other metrics of some rows of a batch as sums with their weights. Pure: it runs inside XLA.
+
+        The weight of the loss is how much there is to learn from: real target tokens, real rows ...
+        """
 
     def callbacks(self) -> Sequence[keras.callbacks.Callback]:
-        """Keras callbacks to train with."""
+        """Keras callbacks to train with. Every worker has its own: one that writes files belongs on `shard.index` 0."""
         return ()
 
     def report(self, model: keras.Model) -> Report:

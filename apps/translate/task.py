@@ -132,11 +132,12 @@ class TranslateTask(Task):
             shuffle_buffer=SHUFFLE_BUFFER,
             seed=self.config.seed,
             epoch=epoch,
+            shard=self.shard,
         )
 
     def validation_batches(self) -> tf.data.Dataset:
         pairs = tf.data.Dataset.from_tensor_slices(tuple(map(list, zip(*self._validation, strict=True))))
-        return token_batches(pairs, self.tokenizer, self.config.buckets, self.config.batch_size)
+        return token_batches(pairs, self.tokenizer, self.config.buckets, self.config.batch_size, shard=self.shard)
 
     def steps_per_epoch(self) -> int:
         # Each bucket's last batch is filled up; how full it is is known only after tokenisation.
@@ -145,9 +146,6 @@ class TranslateTask(Task):
     @property
     def batch_shapes(self) -> int:
         return len(self.config.buckets)
-
-    def weight(self, batch):
-        return tf.math.count_nonzero(batch["target"], dtype=tf.float32)
 
     def sums(self, outputs, batch):
         target = batch["target"]  # (B, T)

@@ -19,6 +19,7 @@ def token_batches(
     shuffle_buffer: int = 0,
     seed: int = 0,
     epoch: int = 0,
+    shard: batching.Shard = batching.WHOLE,
 ) -> tf.data.Dataset:
     """Shuffles, tokenises and batches sentence pairs.
 
@@ -33,9 +34,11 @@ def token_batches(
         shuffle_buffer: pairs held in memory to draw from; 0 keeps the order.
         seed: of the run.
         epoch: its number, from 0.
+        shard: which rows of every batch to give.
 
     Returns:
-        A dataset of {"source": (batch_size, L), "target": (batch_size, L)}, int32, L one of the boundaries.
+        A dataset of {"source": (B, L), "target": (B, L)}, int32, L one of the boundaries, B the shard's share of
+        batch_size.
     """
 
     def tokenize(sources, targets):
@@ -44,4 +47,4 @@ def token_batches(
     if shuffle_buffer:
         pairs = batching.shuffled(pairs, shuffle_buffer, seed, epoch)
     examples = pairs.batch(TOKENIZED_AT_ONCE).map(tokenize).unbatch()
-    return batching.bucketed_batches(examples, boundaries, batch_size).prefetch(tf.data.AUTOTUNE)
+    return batching.bucketed_batches(examples, boundaries, batch_size, shard).prefetch(tf.data.AUTOTUNE)

@@ -14,8 +14,9 @@ import tensorflow as tf
 
 from pipelines import config as configs
 from pipelines.config import TrainConfig
+from pipelines.distribution import Distribution
 from pipelines.errors import UserError
-from pipelines.monitoring import Monitor, Speed
+from pipelines.monitoring import Monitor, Silence, Speed
 from pipelines.runs import Run
 from pipelines.task import Report, Task
 from pipelines.training.checkpoints import Checkpoints, Progress
@@ -34,6 +35,10 @@ class Trainer:
         callbacks: Keras callbacks. They get `loss`, the task's metrics and, after a validation, the
             same with `val_` before them; `model.stop_training` is honoured.
         began: `time.time()` of the start of the process, from which `max_minutes` counts; default now.
+        distribution: Where it runs; the model was built within its scope.
+
+    Raises:
+        UserError: A metric to watch that there is none of, a batch that replicas cannot share evenly.
     """
 
     def __init__(
@@ -44,24 +49,38 @@ class Trainer:
         config: TrainConfig,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         began: float | None = None,
+        distribution: Distribution | None = None,
     ):
         metric = config.early_stopping.metric
         if metric not in task.validation_metrics:
             raise UserError(f"--early-stopping.metric {metric}: validation gives {', '.join(task.validation_metrics)}")
+        self.distribution = distribution or Distribution()
+        config.check_replicas(self.distribution.replicas)
         self.task = task
         self.model = model
         self.run = run
         self.config = config
         self.progress = Progress()
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
-        self.optimizer = make_optimizer(config.optimizer, model, total_steps(task, config))
-        spec = task.train_batches(epoch=0).element_spec
-        self.step = TrainStep(model, task, self.optimizer, config.optimizer, spec, jit=config.jit == "on")
+        with self.distribution.scope():
+            self.optimizer = make_optimizer(config.optimizer, model, total_steps(task, config))
+            self.step = TrainStep(
+                model,
+                task,
+                self.optimizer,
+                config.optimizer,
+                task.train_batches(epoch=0).element_spec,
+                jit=config.jit == "on",
+                distribution=self.distribution,
+                accumulate=config.accumulate,
+                scale_loss=config.precision == "mixed_float16",
+            )
         # Without XLA: a forward pass gains less from it than its compilation takes.
         self._validation_sums = tf.function(
-            lambda batch: task.sums(model(batch, training=False), batch),
-            input_signature=[task.validation_batches().element_spec],
+            self._sums_of_worker, input_signature=[task.validation_batches().element_spec]
         )
+        self._signalled = self._interrupted = False
+        self._wishes_of_all = (False, False)
         self._callbacks = [*task.callbacks(), *callbacks]
         self._clock_start = began or time.time()
 
@@ -74,17 +93,21 @@ class Trainer:
         Returns:
             The configuration with the choice in it.
         """
+        self.step.jit = self.distribution.on_chief(self._is_jit_faster)
+        self.config = dataclasses.replace(self.config, jit="on" if self.step.jit else "off")
+        return self.config
+
+    def _is_jit_faster(self) -> bool:
         batch = next(iter(self.task.train_batches(epoch=0)))
         _, plain = self.step.measure(False, batch)
         compiling, compiled = self.step.measure(True, batch)
         compiling *= self.task.batch_shapes
-        self.step.jit = compiling < (plain - compiled) * total_steps(self.task, self.config)
-        self.config = dataclasses.replace(self.config, jit="on" if self.step.jit else "off")
+        faster = compiling < (plain - compiled) * total_steps(self.task, self.config)
         print(
-            f"jit {self.config.jit}: a step takes {1000 * compiled:.0f} ms with XLA and {1000 * plain:.0f} ms without, "
-            f"compiling takes {compiling:.0f} s"
+            f"jit {'on' if faster else 'off'}: gradients take {1000 * compiled:.0f} ms with XLA and "
+            f"{1000 * plain:.0f} ms without, compiling takes {compiling:.0f} s"
         )
-        return self.config
+        return faster
 
     def variables(self):
         """Everything that a checkpoint holds, by kind."""
@@ -93,6 +116,7 @@ class Trainer:
             "state": [v.value for v in self.model.non_trainable_variables],
             "optimizer": [v.value for v in self.optimizer.variables],
             "averages": self.step.averages,
+            "loss_scale": self.step.loss_scale.variables if self.step.loss_scale else [],
         }
 
     def fit(self) -> dict[str, float]:
@@ -101,17 +125,15 @@ class Trainer:
         Raises:
             UserError: The loss became NaN or infinite, or a checkpoint could not be written.
         """
-        restored = self.checkpoints.restore_newest(self.variables())
-        if restored:
-            self.progress = restored
-            print(f"resumed from step {restored.step}")
+        self._restore()
         self._clock_start -= self.progress.seconds
-        self.history = History(self.run.history_file, self.progress.step)
-        self.monitor = Monitor(self.run.logs, self.config.profiled_steps())
+        chief = self.distribution.is_chief
+        self.history = History(self.run.history_file, self.progress.step) if chief else Silence()
+        self.monitor = Monitor(self.run.logs, self.config.profiled_steps()) if chief else Silence()
         self.monitor.start(self.progress.step, configs.write_yaml(configs.to_dict(self.config)))
         self.callbacks = keras.callbacks.CallbackList(
             self._callbacks,
-            add_progbar=True,
+            add_progbar=chief,
             model=self.model,
             verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, a line an epoch in a log
             epochs=self.config.epochs,
@@ -129,18 +151,33 @@ class Trainer:
         finally:
             self.monitor.close()
             self.history.close()
+        self.distribution.wait_for_all()  # the chief is still writing when the others are done
         return self.progress.metrics
+
+    def _restore(self) -> None:
+        """Goes on from the newest sound checkpoint, the same one on every worker."""
+
+        def newest() -> int | None:
+            restored = self.checkpoints.restore_newest(self.variables())
+            self.progress = restored or self.progress
+            return restored.step if restored else None
+
+        step = self.distribution.on_chief(newest)
+        if step is None:
+            return
+        if not self.distribution.is_chief:
+            self.progress = self.checkpoints.restore(self.variables(), step)
+        print(f"resumed from step {step}")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
         """Lets the step in hand finish on Ctrl-C or SIGTERM, and then writes a checkpoint."""
-        self._interrupted = False
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def stop(number, _frame):
-            self._interrupted = True
+            self._signalled = True
             signal.signal(number, before[number])  # a second one ends at once
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -157,15 +194,17 @@ class Trainer:
         limit = self.config.max_steps
         return min(steps, limit) if limit else steps
 
+    def _wishes(self) -> tuple[bool, bool]:
+        """Whether this worker would end the training, and whether it was interrupted."""
+        minutes = self.config.max_minutes
+        late = bool(minutes) and time.time() - self._clock_start > 60 * minutes
+        return bool(self.model.stop_training) or late, self._signalled
+
     def _finished(self) -> bool:
-        limit, minutes = self.config.max_steps, self.config.max_minutes
-        return (
-            self._interrupted
-            or self.model.stop_training
-            or self._stopped_early
-            or bool(limit and self.progress.step >= limit)
-            or bool(minutes and time.time() - self._clock_start > 60 * minutes)
-        )
+        # Several workers must stop after the same step: they heed what all of them wished during the last one.
+        stop, self._interrupted = self._wishes() if self.distribution.workers == 1 else self._wishes_of_all
+        limit = self.config.max_steps
+        return stop or self._interrupted or self._stopped_early or bool(limit and self.progress.step >= limit)
 
     @property
     def _stopped_early(self) -> bool:
@@ -216,16 +255,20 @@ class Trainer:
         if progress.step == 0:
             self.monitor.graph(self.step.graph)
         with self._speed.working():
-            result = self.step(batch)
+            result = self.step(batch, self._wishes())
+            self._wishes_of_all = tuple(bool(count > 0) for count in result["wishes"])
             sums = {name: (float(total), float(weight)) for name, (total, weight) in result["sums"].items()}
         progress.step += 1
         progress.batch += 1
         progress.seconds = time.time() - self._clock_start
         norm = float(result["gradient_norm"])
         metrics = {name: total / max(weight, 1.0) for name, (total, weight) in sums.items()}
-        self._stop_unless_finite(metrics["loss"], norm)
-        for name, pair in sums.items():
-            progress.sums[name] = [a + b for a, b in zip(progress.sums.get(name, [0.0, 0.0]), pair, strict=True)]
+        if result["applied"]:
+            self._stop_unless_finite(metrics["loss"], norm)
+            for name, pair in sums.items():
+                progress.sums[name] = [a + b for a, b in zip(progress.sums.get(name, [0.0, 0.0]), pair, strict=True)]
+        else:
+            self._skipped()
         scalars = metrics | {
             "learning_rate": float(result["learning_rate"]),
             "gradient_norm": norm,
@@ -247,6 +290,16 @@ class Trainer:
             f"step {self.progress.step}: {what}; {where}; try a new run with a lower --optimizer.learning-rate, "
             "a longer --optimizer.warmup-steps or a smaller --optimizer.clip-norm"
         )
+
+    def _skipped(self) -> None:
+        """A step overflowed in float16 and was left out; the loss scale has been halved."""
+        scale = float(self.step.loss_scale.value)
+        if scale < 2.0**-10:
+            raise UserError(
+                f"step {self.progress.step}: float16 overflows however small the loss is scaled ({scale:.3g}); "
+                "train with --precision mixed_bfloat16 or float32"
+            )
+        print(f"step {self.progress.step}: overflow in float16, skipped; loss scale now {scale:g}")
 
     def _epoch_logs(self) -> dict[str, float]:
         return {name: total / max(weight, 1.0) for name, (total, weight) in self.progress.sums.items()}
@@ -270,11 +323,19 @@ class Trainer:
     def _validate(self) -> None:
         """Measures the averaged weights on the validation split."""
         progress = self.progress
+        self._warn_of_drift()
         self.callbacks.on_test_begin()
         with self.averaged_weights():
             metrics = self._mean_sums()
-            report = self.task.report(self.model)
-        report = Report(metrics | report.metrics, report.texts, report.images)
+            report = Report()
+
+            def look() -> dict[str, float]:
+                nonlocal report
+                report = self.task.report(self.model)
+                return report.metrics
+
+            metrics |= self.distribution.on_chief(look)
+        report = Report(metrics, report.texts, report.images)
         progress.metrics = report.metrics
         self.callbacks.on_test_end(report.metrics)
         values = {f"val_{name}": value for name, value in report.metrics.items()}
@@ -286,13 +347,34 @@ class Trainer:
         progress.validated = progress.step
         self._compare_with_best()
 
+    def _warn_of_drift(self) -> None:
+        if self.distribution.replicas == 1:
+            return
+        drifted = self.distribution.drifted([v.value for v in self.model.trainable_variables])
+        if drifted and self.distribution.is_chief:
+            which = ", ".join(map(str, drifted))
+            print(
+                f"warning: step {self.progress.step}: the weights of replica {which} differ from those of replica 0; "
+                "is a processor or its memory at fault?",
+                file=sys.stderr,
+            )
+
     def _mean_sums(self) -> dict[str, float]:
         """Loss and metrics over the validation split, as means over its real tokens or rows."""
         totals: dict[str, list[float]] = {}
         for batch in self.task.validation_batches():
             for name, pair in self._validation_sums(batch).items():
                 totals[name] = [a + float(b) for a, b in zip(totals.get(name, (0.0, 0.0)), pair, strict=True)]
-        return {name: total / max(weight, 1.0) for name, (total, weight) in totals.items()}
+        names = sorted(totals)
+        pairs = self.distribution.sum_workers([x for name in names for x in totals[name]]).reshape(-1, 2)
+        return {name: float(total / max(weight, 1.0)) for name, (total, weight) in zip(names, pairs, strict=True)}
+
+    def _sums_of_worker(self, batch):
+        def replica(batch):
+            rows = self.distribution.rows(batch)
+            return self.task.sums(self.model(rows, training=False), rows)
+
+        return self.distribution.sum_local(self.distribution.strategy.run(replica, args=(batch,)))
 
     def _compare_with_best(self) -> None:
         stopping, progress = self.config.early_stopping, self.progress
@@ -307,6 +389,8 @@ class Trainer:
 
     def _checkpoint(self) -> None:
         self.progress.seconds = time.time() - self._clock_start
+        if not self.distribution.is_chief:
+            return
         self.checkpoints.save(self.variables(), self.progress)
 
 

@@ -3,6 +3,10 @@
 XLA sees tensors only. It gets the weights and a batch, and returns sums, gradients and the new
 non-trainable values; variables are read and assigned outside. That is what lets the same step run
 under any `tf.distribute` strategy, where XLA cannot follow variables from one device to another.
+
+    strategy.run: each replica its rows, in --accumulate parts:  pure(weights, state, rows) -> sums, gradients, state
+                  added up over the replicas in one message
+    strategy.run: clip, optimizer
 """
 
 import time
@@ -13,10 +17,13 @@ import keras
 import tensorflow as tf
 
 from pipelines.config import OptimizerConfig
+from pipelines.distribution import Distribution
 from pipelines.task import Task
+from pipelines.training.loss_scale import LossScale
 from pipelines.training.schedules import learning_rate
 
 Batch = Mapping[str, tf.Tensor]
+SEED_STRIDE = 1_000_003  # keeps the random numbers of replicas apart
 
 
 def make_optimizer(config: OptimizerConfig, model: keras.Model, total_steps: int) -> keras.Optimizer:
@@ -37,15 +44,20 @@ def make_optimizer(config: OptimizerConfig, model: keras.Model, total_steps: int
 class TrainStep:
     """Forward, backward and update for one batch.
 
+    Make it, its model and its optimizer within `distribution.scope()`.
+
     Args:
         model: A built model.
         task: Gives loss and metrics.
-        optimizer: Built for the model's weights; its gradients are clipped here, not there, because
-            the global norm is only known once replicas have added their gradients up.
+        optimizer: Any of Keras', built for the model's weights; its gradients are clipped here, not there,
+            because the global norm is only known once replicas have added their gradients up.
         config: Clipping and averaging.
-        spec: What batches look like, lengths that vary as None: one trace serves all of them. XLA still
-            sees the static shape of each batch when it compiles.
+        spec: What a worker's batches look like, lengths that vary as None: one trace serves all of them. XLA
+            still sees the static shape of each batch when it compiles.
         jit: Whether XLA compiles the pure function.
+        distribution: Where it runs.
+        accumulate: Parts in which a replica computes its rows, one after the other.
+        scale_loss: Whether small gradients need help to survive (float16).
     """
 
     def __init__(
@@ -56,83 +68,169 @@ class TrainStep:
         config: OptimizerConfig,
         spec: Mapping[str, tf.TensorSpec],
         jit: bool,
+        distribution: Distribution | None = None,
+        accumulate: int = 1,
+        scale_loss: bool = False,
     ):
         self.model = model
         self.task = task
         self.optimizer = optimizer
+        # Keras would add gradients up over the replicas once more.
+        self.optimizer._all_reduce_sum_gradients = lambda grads_and_vars: grads_and_vars
         self.config = config
         self.jit = jit
+        self.distribution = distribution or Distribution()
+        self.accumulate = accumulate
+        self.loss_scale = LossScale() if scale_loss else None
         self.averages = []
         if config.average_decay:
             self.averages = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
-        values = [[tf.TensorSpec(v.shape, v.dtype) for v in group] for group in self._variables()]
-        signature = [*values, dict(spec), tf.TensorSpec([], tf.float32)]
-        self._pure = {
-            jit: tf.function(self._forward_backward, input_signature=signature, jit_compile=jit)
-            for jit in (False, True)
-        }
-        self._run = tf.function(self._step, input_signature=[dict(spec)])
+        self._pure = {jit: self._make_pure(spec, jit) for jit in (False, True)}
+        self._run = tf.function(self._step, input_signature=[dict(spec), tf.TensorSpec([2], tf.float32)])
 
-    def _forward_backward(self, trainable, non_trainable, batch, weight):
-        """The pure function: (weights, state, batch, weight of the batch) -> (sums, gradients, new state)."""
+    def _make_pure(self, spec, jit):
+        parts = self.distribution.local_replicas * self.accumulate
+        rows = {name: tf.TensorSpec([s.shape[0] // parts, *s.shape[1:]], s.dtype) for name, s in spec.items()}
+        values = [[tf.TensorSpec(v.shape, v.dtype) for v in group] for group in self._variables()]
+        signature = [*values, rows, tf.TensorSpec([], tf.float32)]
+        return tf.function(self._forward_backward, input_signature=signature, jit_compile=jit)
+
+    def _forward_backward(self, trainable, state, batch, scale):
+        """The pure function: (weights, state, rows, loss scale) -> (sums, gradients of the summed loss, new state)."""
         with tf.GradientTape() as tape:
             tape.watch(trainable)
-            outputs, new = self.model.stateless_call(trainable, non_trainable, batch, training=True)
+            outputs, state = self.model.stateless_call(trainable, state, batch, training=True)
             sums = self.task.sums(outputs, batch)
-            # Divided by the weight of the whole batch, so that partial gradients add up to the mean's.
-            loss = sums["loss"][0] / weight
-        gradients = tape.gradient(loss, trainable)
-        return sums, [tf.convert_to_tensor(g) for g in gradients], new
+            loss = tf.cast(sums["loss"][0], tf.float32) * scale
+        gradients = tape.gradient(loss, trainable, unconnected_gradients="zero")
+        sums = tf.nest.map_structure(lambda value: tf.cast(value, tf.float32), sums)
+        # A sparse gradient has lost its shape when it becomes dense.
+        dense = [tf.ensure_shape(tf.convert_to_tensor(g), w.shape) for g, w in zip(gradients, trainable, strict=True)]
+        return sums, dense, state
 
     def _variables(self):
         return [v.value for v in self.model.trainable_variables], [v.value for v in self.model.non_trainable_variables]
 
-    def __call__(self, batch: Batch) -> dict[str, Any]:
-        """Trains on one batch. Returns `sums`, `gradient_norm` (before clipping) and `learning_rate`."""
-        return self._run(batch)
+    def __call__(self, batch: Batch, wishes: tuple[bool, bool] = (False, False)) -> dict[str, Any]:
+        """Trains on one batch.
+
+        Args:
+            batch: This worker's rows.
+            wishes: Two things that this worker may want the others to know. They travel with the gradients.
+
+        Returns:
+            `sums` over all rows; `gradient_norm` before clipping; `learning_rate`; `wishes`, how many workers'
+            replicas have each; `applied`, whether the weights were changed (float16 skips steps that overflow).
+        """
+        self._pure[self.jit].get_concrete_function()  # traced out here, where no strategy looks on
+        return self._run(batch, tf.constant(wishes, tf.float32))
 
     @property
     def graph(self) -> tf.Graph:
         """The graph of a step, for TensorBoard."""
         return self._run.get_concrete_function().graph
 
-    def _step(self, batch):
-        trainable, non_trainable = self._variables()
-        weight = tf.maximum(self.task.weight(batch), 1.0)
+    def _step(self, batch, wishes):
+        strategy = self.distribution.strategy
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        values = [[tf.convert_to_tensor(v) for v in group] for group in (trainable, non_trainable)]
-        sums, gradients, new = self._pure[self.jit](*values, batch, weight)
-        norm = tf.linalg.global_norm(gradients)
-        if self.config.clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self.config.clip_norm, use_norm=norm)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        for variable, value in zip(non_trainable, new, strict=True):
-            variable.assign(value)
-        self._average(trainable)
-        return {"sums": sums, "gradient_norm": norm, "learning_rate": rate}
+        sums, gradients, norm, state, wishes = strategy.run(self._gradients, args=(batch, wishes))
+        norm = self.distribution.first(norm)
+        applied = tf.constant(True)
+        if self.loss_scale:
+            applied = tf.math.is_finite(norm)
+            tf.cond(applied, lambda: self._update(gradients, norm, state), lambda: None)
+            self.loss_scale.follow(applied)
+        else:
+            self._update(gradients, norm, state)
+        sums, wishes = self.distribution.first((sums, wishes))
+        return {"sums": sums, "gradient_norm": norm, "learning_rate": rate, "wishes": wishes, "applied": applied}
 
-    def _average(self, trainable):
-        """Moves the averages towards the weights; faster at first, so that the initial weights are forgotten."""
-        if not self.averages:
-            return
-        t = tf.cast(self.optimizer.iterations.value, tf.float32)
-        decay = tf.minimum(self.config.average_decay, (1.0 + t) / (10.0 + t))
-        for average, variable in zip(self.averages, trainable, strict=True):
-            average.assign_add((1.0 - decay) * (variable - average))
+    def _gradients(self, batch, wishes):
+        """One replica's sums, gradients of the mean loss, their norm and state, added up with the other replicas'."""
+        distribution = self.distribution
+        values = [[tf.convert_to_tensor(v) for v in group] for group in self._variables()]
+        scale = tf.convert_to_tensor(self.loss_scale.value) if self.loss_scale else tf.constant(1.0)
+        sums, gradients, state = self._accumulated(batch, *values, scale)
+
+        statistics = [i for i, value in enumerate(state) if value.dtype.is_floating]
+        averaged = [tf.cast(state[i], tf.float32) / distribution.replicas for i in statistics]
+        flat_sums = tf.nest.flatten(sums)
+        found = distribution.sum_replicas([*gradients, *averaged, *flat_sums, wishes])
+        gradients, rest = found[: len(gradients)], found[len(gradients) :]
+        for i, value in zip(statistics, rest, strict=False):
+            state[i] = tf.cast(value, state[i].dtype)
+        sums = tf.nest.pack_sequence_as(sums, rest[len(statistics) : -1])
+        wishes = rest[-1]
+
+        # Of the sum over all tokens or rows, which adds up; now of the mean.
+        shrink = 1.0 / (scale * tf.maximum(sums["loss"][1], 1.0))
+        norm = tf.linalg.global_norm(gradients) * shrink
+        if self.config.clip_norm:
+            shrink *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
+        return sums, [gradient * shrink for gradient in gradients], norm, state, wishes
+
+    def _accumulated(self, batch, trainable, state, scale):
+        """Runs the pure function on this replica's rows, part after part."""
+        pure = self._pure[self.jit].get_concrete_function()
+        # Equal seeds would give all replicas equal dropout masks.
+        shift = [self._seed_shift(v) for v in self.model.non_trainable_variables]
+        state = [value if by is None else value + by for value, by in zip(state, shift, strict=True)]
+
+        def part(i, state):
+            rows = self.distribution.rows(batch, i, self.accumulate)
+            return pure(trainable, state, rows, scale)
+
+        sums, gradients, state = part(0, state)
+        if self.accumulate > 1:
+
+            def body(i, totals, state):
+                sums, gradients, state = part(i, state)
+                return i + 1, tf.nest.map_structure(tf.add, totals, (sums, gradients)), state
+
+            _, (sums, gradients), state = tf.while_loop(
+                lambda i, *_: i < self.accumulate,
+                body,
+                [tf.constant(1), (sums, gradients), state],
+                parallel_iterations=1,
+            )
+        state = [value if by is None else value - by for value, by in zip(state, shift, strict=True)]
+        return sums, gradients, state
+
+    def _seed_shift(self, variable):
+        if self.distribution.replicas == 1 or not variable.path.endswith("seed_generator_state"):
+            return None
+        replica = tf.cast(self.distribution.replica(), variable.value.dtype)
+        return tf.stack([replica * SEED_STRIDE, tf.zeros_like(replica)])
+
+    def _update(self, gradients, norm, state):
+        extended = self.distribution.strategy.extended
+        self.distribution.strategy.run(
+            lambda gradients: self.optimizer.apply(gradients, self.model.trainable_variables), args=(gradients,)
+        )
+        trainable, non_trainable = self._variables()
+        for variable, value in zip(non_trainable, state, strict=True):
+            extended.update(variable, lambda v, x: v.assign(x), args=(value,), group=False)
+        if self.averages:
+            # Faster at first, so that the initial weights are forgotten.
+            t = tf.cast(self.optimizer.iterations.value, tf.float32)
+            rate = 1.0 - tf.minimum(self.config.average_decay, (1.0 + t) / (10.0 + t))
+            for average, variable in zip(self.averages, trainable, strict=True):
+                extended.update(average, lambda a, v: a.assign_add(rate * (v - a)), args=(variable,), group=False)
 
     def measure(self, jit: bool, batch: Batch, repeats: int = 3) -> tuple[float, float]:
-        """Times the pure function with or without XLA on a batch. Changes no variable.
+        """Times the pure function with or without XLA on one replica's rows. Changes no variable.
 
         Returns:
-            Seconds that XLA or TensorFlow took to compile it for this shape, and that one call takes.
+            Seconds that XLA or TensorFlow took to compile it for this shape, and that a step's calls take.
         """
         values = [[tf.convert_to_tensor(v) for v in group] for group in self._variables()]
-        weight = tf.maximum(self.task.weight(batch), 1.0)
-        self._pure[jit].get_concrete_function()  # traced once, whatever the shapes: not part of the comparison
+        size = next(iter(batch.values())).shape[0] // (self.distribution.local_replicas * self.accumulate)
+        rows = {name: value[:size] for name, value in batch.items()}
+        pure = self._pure[jit].get_concrete_function()  # traced once, whatever the shapes: not part of the comparison
         seconds = []
         for _ in range(repeats + 1):
             begin = time.perf_counter()
-            self._pure[jit](*values, batch, weight)[0]["loss"][0].numpy()
+            pure(*values, rows, tf.constant(1.0))[0]["loss"][0].numpy()
             seconds.append(time.perf_counter() - begin)
         best = min(seconds[1:])
-        return seconds[0] - best, best
+        return seconds[0] - best, best * self.accumulate

@@ -1,0 +1,63 @@
+"""Espalier's translate model and training step, as a system to compare: arguments `<case directory> on|off`, the
+second for XLA. The moving average of the weights is off, since no other system keeps one.
+"""
+
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from apps.translate.config import ModelConfig, TranslateConfig
+from apps.translate.model import TranslationTransformer
+from apps.translate.task import TranslateTask
+from benchmarks.peers.worker import read_case, serve
+from pipelines.config import OptimizerConfig
+from pipelines.training.step import TrainStep, make_optimizer
+
+
+def make_step(settings: dict, model: keras.Model, spec: dict, jit: bool) -> TrainStep:
+    """The step as `pipelines.training.loop` makes it."""
+    optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
+    config = TranslateConfig(label_smoothing=settings["label_smoothing"], optimizer=optimizer)
+    task = TranslateTask(config, run=None)  # only its loss and metrics are asked for, which need no run
+    return TrainStep(model, task, make_optimizer(optimizer, model, total_steps=10**6), optimizer, spec, jit=jit)
+
+
+def load(model: TranslationTransformer, weights: dict[str, np.ndarray]) -> None:
+    parts = {"embedding": model.embedding, "encoder_norm": model.encoder_norm, "decoder_norm": model.decoder_norm}
+    parts |= {f"encoder.{i}": block for i, block in enumerate(model.encoder)}
+    parts |= {f"decoder.{i}": block for i, block in enumerate(model.decoder)}
+    for prefix, part in parts.items():
+        values = [value for name, value in weights.items() if name.startswith(prefix + ".")]
+        for variable, value in zip(part.trainable_variables, values, strict=True):
+            variable.assign(value)
+
+
+def main() -> None:
+    settings, weights, batches = read_case(sys.argv[1])
+    keras.utils.set_random_seed(0)
+    model = TranslationTransformer.from_settings(
+        ModelConfig(**settings["model"]), settings["vocabulary_size"], settings["start_id"]
+    )
+    load(model, weights)
+    data = tf.data.Dataset.from_tensor_slices(batches).prefetch(tf.data.AUTOTUNE)
+    step = make_step(settings, model, data.element_spec, jit=sys.argv[2] == "on")
+
+    def train(steps):
+        iterator = iter(data)
+        loss = hits = tokens = 0.0
+        begin = time.perf_counter()
+        for _ in range(steps):
+            sums = step(next(iterator))["sums"]
+            total, weight = map(float, sums["loss"])
+            loss += total / weight / steps
+            hits, tokens = hits + float(sums["accuracy"][0]), tokens + weight
+        return time.perf_counter() - begin, {"loss": loss, "accuracy": hits / tokens}
+
+    serve(train, model.count_params(), {"tensorflow": tf.__version__, "keras": keras.__version__})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Compares the speed of several systems in one run, so that a noisy machine treats them all alike.
+
+Each system is a process of its own that stays up and waits while another one is timed
+(`benchmarks/peers/worker.py` is their side of the conversation). They take turns, A B C A B C ..., and
+are compared within each round: whatever slows a round down hits its ratios little. What was measured
+is printed as a table and written as JSON, with what is known of the machine, and as a bar chart.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import re
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+class SystemFailed(Exception):
+    """A system ended, or answered with something else than a figure. The message is one line that names it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """One of the things compared.
+
+    Args:
+        name: what tables call it.
+        command: program and arguments; run in the repository's root.
+        environment: further variables for it.
+    """
+
+    name: str
+    command: Sequence[str | Path]
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Worker:
+    """The process of a system.
+
+    Args:
+        system: what to start.
+
+    Raises:
+        SystemFailed: its program is not there.
+    """
+
+    def __init__(self, system: System):
+        self.name = system.name
+        self._errors = tempfile.TemporaryFile("w+")
+        try:
+            self._process = subprocess.Popen(
+                list(map(str, system.command)),
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **system.environment},
+            )
+        except OSError as error:
+            raise SystemFailed(f"{self.name}: cannot start {system.command[0]}: {error.strerror}") from None
+
+    def read(self) -> dict:
+        """The next answer. Waits for it.
+
+        Raises:
+            SystemFailed: the process ended, or said something that is no JSON object.
+        """
+        line = self._process.stdout.readline()
+        if not line:
+            code = self._process.wait()
+            self._errors.seek(0)
+            said = [line.strip() for line in self._errors if line.strip()]
+            raise SystemFailed(f"{self.name}: ended with exit code {code}: {said[-1] if said else 'no message'}")
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise SystemFailed(f"{self.name}: expected a JSON object. Received: {line.strip()[:100]}") from None
+
+    def run(self, steps: int) -> dict:
+        """Lets the system take that many steps. Returns its answer: `seconds` for all of them, and what it adds."""
+        try:
+            self._process.stdin.write(f"run {steps}\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the process has ended; reading says why
+        return self.read()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+class Workers:
+    """All systems, started together and ended together: `with Workers(systems) as workers`.
+
+    `hellos` are their first answers, by name.
+    """
+
+    def __init__(self, systems: Sequence[System]):
+        self._systems = systems
+        self._workers: list[Worker] = []
+
+    def __enter__(self) -> "Workers":
+        try:
+            for system in self._systems:
+                self._workers.append(Worker(system))
+            self.hellos = {worker.name: worker.read() for worker in self._workers}
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_) -> None:
+        for worker in self._workers:
+            worker.close()
+
+    def run(self, steps: int) -> dict[str, dict]:
+        """One turn for each system, in order. Returns their answers by name."""
+        return {worker.name: worker.run(steps) for worker in self._workers}
+
+    def interleave(self, rounds: int, steps: int, warmup: int = 2) -> dict[str, np.ndarray]:
+        """Times the systems in turns.
+
+        Args:
+            rounds: turns of each system that count.
+            steps: steps in a turn.
+            warmup: turns before them, in which systems compile.
+
+        Returns:
+            Mean seconds a step, shape (rounds,), by system.
+        """
+        seconds = {worker.name: [] for worker in self._workers}
+        columns = TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            bar = progress.add_task("", total=(warmup + rounds) * len(self._workers))
+            for turn in range(-warmup, rounds):
+                for worker in self._workers:
+                    progress.update(bar, description=f"{'warm-up' if turn < 0 else 'round'}: {worker.name}")
+                    answer = worker.run(steps)
+                    if turn >= 0:
+                        seconds[worker.name].append(answer["seconds"] / steps)
+                    progress.advance(bar)
+        return {name: np.array(values) for name, values in seconds.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What was measured.
+
+    Args:
+        work: what one step is, in words.
+        seconds: mean seconds a step in each round, by system.
+        ours: the system that the others are compared with.
+        amount: how much one step works through.
+        unit: what `amount` counts: tokens, images ...
+        versions: of the software, by name.
+    """
+
+    work: str
+    seconds: dict[str, np.ndarray]
+    ours: str
+    amount: float
+    unit: str
+    versions: dict[str, str]
+
+    def rows(self) -> list[dict]:
+        """One row a system.
+
+        `ratio` is its time over ours, taken within each round: the median, the lowest and the highest
+        of the rounds. Above 1, ours is the faster.
+        """
+        rows = []
+        for system, seconds in self.seconds.items():
+            ratios = seconds / self.seconds[self.ours]
+            rows.append(
+                {
+                    "work": self.work,
+                    "system": system,
+                    "value": round(1000 * float(np.median(seconds)), 2),
+                    "unit": "ms",
+                    "ratio": round(float(np.median(ratios)), 3),
+                    "ratio_range": [round(float(ratios.min()), 3), round(float(ratios.max()), 3)],
+                    f"{self.unit}_per_second": round(self.amount / float(np.median(seconds))),
+                }
+            )
+        return rows
+
+    def table(self) -> Table:
+        """The rows for a terminal."""
+        rounds = len(self.seconds[self.ours])
+        table = Table(title=f"{self.work}: median of {rounds} rounds", title_justify="left")
+        table.add_column("system")
+        for column in ("ms", "time / ours", "lowest", "highest", f"{self.unit}/s"):
+            table.add_column(column, justify="right")
+        for row in self.rows():
+            low, high = row["ratio_range"]
+            ratios = [f"{ratio:.2f}" for ratio in (row["ratio"], low, high)]
+            table.add_row(row["system"], f"{row['value']:.0f}", *ratios, f"{row[f'{self.unit}_per_second']:,}")
+        return table
+
+    def write(self, name: str, directory: Path = RESULTS) -> list[Path]:
+        """Writes `<name>.json` and `<name>.png`. Returns the two files."""
+        directory.mkdir(parents=True, exist_ok=True)
+        figures, chart = directory / f"{name}.json", directory / f"{name}.png"
+        content = {"machine": machine(), "versions": self.versions, "rows": self.rows()}
+        figures.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        self._draw(chart)
+        return [figures, chart]
+
+    def _draw(self, file: Path) -> None:
+        rows = self.rows()
+        values = [row["value"] for row in rows]
+        # The middle half of the rounds: on a busy machine, one slow round would make the rest unreadable.
+        spread = [1000 * np.abs(np.percentile(s, [25, 75]) - np.median(s)) for s in self.seconds.values()]
+        colours = ["tab:green" if row["system"] == self.ours else "tab:gray" for row in rows]
+        figure = Figure(figsize=(9, 1.6 + 0.45 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        axes.barh(range(len(rows)), values, xerr=np.transpose(spread), color=colours, error_kw={"ecolor": "black"})
+        axes.set_yticks(range(len(rows)), [row["system"] for row in rows])
+        axes.invert_yaxis()
+        for index, (row, (_, above)) in enumerate(zip(rows, spread, strict=True)):
+            axes.text(row["value"] + above, index, f"  {row['value']:.0f} ms, {row['ratio']:.2f} ×", va="center")
+        axes.set_xlim(0, 1.3 * max(value + above for value, (_, above) in zip(values, spread, strict=True)))
+        axes.set_xlabel("ms a step: median and middle half of the rounds; × is time over ours")
+        about = machine()
+        axes.set_title(f"{self.work}\n{about['cpu']}, {about['cores']} cores", loc="left", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.savefig(file, dpi=120)
+
+
+def machine() -> dict:
+    """What kind of machine this is. Says nothing of whose it is or what it is called."""
+    cpu = platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        cpu = found[1] if found else cpu
+    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}

@@ -1,0 +1,118 @@
+"""Systems take turns, their figures come out as they went in, and a system that fails is named."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from benchmarks.side_by_side import Comparison, System, SystemFailed, Workers
+
+ROOT = Path(__file__).parents[2]
+
+# A system that notes its name whenever it has a turn, and answers with the seconds a step it was told.
+SCRIPT = """
+import sys
+from benchmarks.peers.worker import serve
+
+name, log, *seconds = sys.argv[1:]
+turns = iter(map(float, seconds))
+
+def train(steps):
+    print("not an answer")
+    with open(log, "a") as file:
+        print(name, steps, file=file)
+    return next(turns) * steps, {"loss": 1.5}
+
+serve(train, parameters=7, versions={"framework": "1.0"})
+"""
+
+
+def python(name, code, *arguments):
+    return System(name, [sys.executable, "-c", code, *arguments])
+
+
+@pytest.fixture
+def comparison():
+    seconds = {"ours": np.array([0.1, 0.2, 0.1]), "other": np.array([0.2, 0.5, 0.3])}
+    return Comparison("sorting", seconds, ours="ours", amount=50, unit="images", versions={"framework": "1.0"})
+
+
+def test_systems_take_turns(tmp_path):
+    log = tmp_path / "log"
+    figures = {"a": [9, 9, 0.25, 0.5], "b": [9, 9, 1.0, 2.0]}
+    systems = [python(name, SCRIPT, name, log, *map(str, seconds)) for name, seconds in figures.items()]
+    with Workers(systems) as workers:
+        assert workers.hellos["a"] == {"parameters": 7, "versions": {"framework": "1.0"}}
+        seconds = workers.interleave(rounds=2, steps=3, warmup=2)
+    assert log.read_text().split("\n")[:-1] == ["a 3", "b 3"] * 4
+    assert {name: values.tolist() for name, values in seconds.items()} == {"a": [0.25, 0.5], "b": [1.0, 2.0]}
+
+
+def test_ratios_are_taken_within_rounds(comparison):
+    ours, other = comparison.rows()
+    assert (ours["value"], ours["ratio"], ours["images_per_second"]) == (100.0, 1.0, 500)
+    # Rounds give 2, 2.5 and 3; the medians of the two would give 3.
+    assert (other["value"], other["ratio"], other["ratio_range"]) == (300.0, 2.5, [2.0, 3.0])
+    console = Console(width=120)
+    with console.capture() as printed:
+        console.print(comparison.table())
+    assert ["other", "300", "2.50", "2.00", "3.00", "167"] in [
+        line.replace("│", " ").split() for line in printed.get().splitlines()
+    ]
+
+
+def test_figures_and_chart_are_written(comparison, tmp_path):
+    figures, chart = comparison.write("sorting", tmp_path / "results")
+    content = json.loads(figures.read_text())
+    assert content["rows"] == comparison.rows()
+    assert content["machine"]["cores"] == os.cpu_count()
+    assert content["versions"] == {"framework": "1.0"}
+    assert str(ROOT) not in figures.read_text() and platform.node() not in figures.read_text()
+    pixels = np.asarray(Image.open(chart).convert("RGB"))
+    green, grey = (np.all(pixels == colour, axis=-1).sum() for colour in ((44, 160, 44), (127, 127, 127)))
+    assert 2 * green < grey < 4 * green  # bars as long as the figures: 100 and 300 ms
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import sys; sys.exit('no such model')", "broken: ended with exit code 1: no such model"),
+        ("raise SystemExit(3)", "broken: ended with exit code 3: no message"),
+        ("print('Hello!')", "broken: expected a JSON object. Received: Hello!"),
+    ],
+)
+def test_a_system_that_does_not_start_is_named(code, message, tmp_path):
+    healthy = python("healthy", SCRIPT, "healthy", tmp_path / "log", "1")
+    with pytest.raises(SystemFailed) as error, Workers([healthy, python("broken", code)]):
+        pass
+    assert str(error.value) == message
+
+
+def test_a_system_that_ends_in_the_middle_is_named(tmp_path):
+    one_turn = python("brief", SCRIPT, "brief", tmp_path / "log", "1")
+    with pytest.raises(SystemFailed, match="^brief: ended with exit code 1: StopIteration$"), Workers([one_turn]) as it:
+        it.interleave(rounds=2, steps=1, warmup=0)
+
+
+def test_a_program_that_is_not_there_is_named():
+    missing = System("PyTorch", ["no/such/python"])
+    with pytest.raises(SystemFailed, match="^PyTorch: cannot start no/such/python: No such file or directory$"):
+        Workers([missing]).__enter__()
+
+
+@pytest.mark.slow
+def test_our_step_and_stock_keras_compute_the_same(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "benchmarks/training_step.py", "--rounds=1", "--steps=1", f"--output={tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "checked: 2,349,568 parameters in every system" in done.stdout
+    assert len(json.loads((tmp_path / "training_step.json").read_text())["rows"]) == 4
