@@ -27,8 +27,8 @@ def train(app: App, config: TrainConfig) -> None:
     """Trains a new run, or goes on with the one in `config.run_dir`."""
     distribution = Distribution.start(config)
     with distribution.naming_lost_workers(), distribution.only_chief_speaks(), contextlib.ExitStack() as held:
-        _prepare_keras(config)
-        run, config, task = _prepared(app, config, distribution, held)
+        prepare_keras(config)
+        run, config, task = prepare(app, config, distribution, held)
         try:
             task.load()
             with distribution.scope():
@@ -57,7 +57,7 @@ def train(app: App, config: TrainConfig) -> None:
         )
 
 
-def _prepared(
+def prepare(
     app: App, config: TrainConfig, distribution: Distribution, held: contextlib.ExitStack
 ) -> tuple[Run, TrainConfig, Task]:
     """The run directory with its assets, made or found by the chief, and the whole configuration, equal on all workers.
@@ -67,7 +67,7 @@ def _prepared(
     """
     run = task = None
 
-    def prepare() -> dict:
+    def on_chief() -> dict:
         nonlocal run, task, config
         existing = config.run_dir is not None and Run.exists(config.run_dir)
         run = Run(config.run_dir) if existing else Run.new(app.name, config.run_dir)
@@ -83,7 +83,7 @@ def _prepared(
             raise
         return {"run": str(run.path.absolute()), "config": to_dict(dataclasses.replace(config, run_dir=None))}
 
-    found = distribution.on_chief(prepare)
+    found = distribution.on_chief(on_chief)
     if not distribution.is_chief:
         run = Run(Path(found["run"]))
         if not run.path.is_dir():
@@ -102,7 +102,7 @@ def _plan(distribution: Distribution, config: TrainConfig, task: Task) -> str:
     return f"{distribution}{parts} a step on each, in {shapes} static shape{'s'[: shapes > 1]}{compiled}"
 
 
-def _prepare_keras(config: TrainConfig) -> None:
+def prepare_keras(config: TrainConfig) -> None:
     # Before anything draws random numbers or makes a layer.
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
@@ -114,7 +114,7 @@ def _restore(app: App, options: EvaluateOptions | PredictOptions) -> tuple[Task,
     config = run.read_config(app)
     checkpoints = Checkpoints(run.checkpoints)
     step = checkpoints.resolve(options.checkpoint)
-    _prepare_keras(config)
+    prepare_keras(config)
     task = app.task()(config, run)
     task.load()
     model = task.build_model()

@@ -17,6 +17,7 @@ class LineTask(Task):
     unit = "points"
     validation_metrics = ("loss", "absolute_error")
     dropout = 0.2
+    normalised = False  # by BatchNormalization
     poison_step = None  # from this batch on, x is not a number
 
     def prepare(self):
@@ -29,6 +30,8 @@ class LineTask(Task):
         inputs = {"x": keras.Input((4,), name="x"), "y": keras.Input((1,), name="y")}
         x = keras.layers.Dense(8, activation="tanh")(inputs["x"])
         x = keras.layers.Dropout(self.dropout, seed=3)(x)
+        if self.normalised:
+            x = keras.layers.BatchNormalization()(x)
         return keras.Model(inputs, keras.layers.Dense(1)(x))
 
     def _batches(self, seed, count):
@@ -36,7 +39,8 @@ class LineTask(Task):
         y = 2 * x.sum(-1, keepdims=True) - 1
         if self.poison_step is not None:
             x[self.poison_step :] = np.nan
-        return tf.data.Dataset.from_tensor_slices({"x": x, "y": y})
+        rows = self.shard.rows(self.config.batch_size)
+        return tf.data.Dataset.from_tensor_slices({"x": x[:, rows], "y": y[:, rows]})
 
     def train_batches(self, epoch):
         return self._batches((self.config.seed, epoch), 8)
@@ -51,7 +55,7 @@ class LineTask(Task):
         return 8
 
     def sums(self, outputs, batch):
-        error = outputs - batch["y"]
+        error = ops.cast(outputs, "float32") - batch["y"]
         weight = ops.cast(ops.shape(batch["x"])[0], "float32")
         return {"loss": (ops.sum(error**2), weight), "absolute_error": (ops.sum(ops.abs(error)), weight)}
 

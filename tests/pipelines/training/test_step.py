@@ -1,4 +1,4 @@
-"""One training step against the same computed by Keras' own optimizer and NumPy."""
+"""One training step against the same computed by Keras' own optimizer and NumPy, alone and on two replicas."""
 
 import dataclasses
 
@@ -7,21 +7,31 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines.config import OptimizerConfig
+from pipelines.config import OptimizerConfig, TrainConfig
+from pipelines.distribution import Distribution
+from pipelines.training.loss_scale import LossScale
 from pipelines.training.schedules import learning_rate
 from pipelines.training.step import TrainStep, make_optimizer
 
 CONFIG = OptimizerConfig(learning_rate=0.01, warmup_steps=1, clip_norm=0.0, average_decay=0.0, schedule="constant")
 
 
-def make_step(make_task, line_config, config, jit=False, dropout=0.2):
+def make_step(make_task, line_config, config, jit=False, dropout=0.2, normalised=False, distribution=None, **options):
     keras.utils.set_random_seed(1)
     task = make_task(line_config)
-    task.dropout = dropout
-    model = task.build_model()
+    task.dropout, task.normalised = dropout, normalised
     batches = task.train_batches(0)
-    step = TrainStep(model, task, make_optimizer(config, model, 10), config, batches.element_spec, jit)
+    distribution = distribution or Distribution()
+    with distribution.scope():
+        model = task.build_model()
+        optimizer = make_optimizer(config, model, 10)
+        step = TrainStep(model, task, optimizer, config, batches.element_spec, jit, distribution, **options)
     return step, next(iter(batches))
+
+
+@pytest.fixture(scope="module")
+def mirrored():
+    return Distribution.start(TrainConfig(strategy="mirrored", devices="CPU:0,CPU:1"))
 
 
 def gradients(step, batch):
@@ -108,3 +118,111 @@ def test_constant_after_its_warm_up():
 def test_cosine_reaches_zero_at_the_end():
     rate = learning_rate(OptimizerConfig(learning_rate=0.1, warmup_steps=10, schedule="cosine"), total_steps=110)
     np.testing.assert_allclose([float(rate(t)) for t in (0, 5, 10, 60, 110)], [0, 0.05, 0.1, 0.05, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("two, parts", [(True, 1), (False, 4), (True, 2)])
+def test_replicas_and_parts_make_the_same_step(make_task, line_config, mirrored, jit, two, parts):
+    config = dataclasses.replace(CONFIG, clip_norm=0.5, average_decay=0.5)
+    alone, batch = make_step(make_task, line_config, config, jit, dropout=0.0)
+    divided, _ = make_step(
+        make_task, line_config, config, jit, 0.0, distribution=mirrored if two else None, accumulate=parts
+    )
+    for _ in range(3):
+        expected, found = alone(batch), divided(batch)
+        for name in ("gradient_norm", "learning_rate"):
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+        for name, pair in expected["sums"].items():
+            np.testing.assert_allclose(found["sums"][name], pair, rtol=1e-5)
+    # Adam hardly notices gradients that are twice too large; its moments do.
+    for name in ("_momentums", "_velocities"):
+        for a, b in zip(getattr(divided.optimizer, name), getattr(alone.optimizer, name), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-8)
+    for a, b in zip(divided.averages, alone.averages, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-7)
+    assert divided.distribution.drifted([v.value for v in divided.model.trainable_variables]) == []
+
+
+def test_wishes_are_counted_over_replicas(make_task, line_config, mirrored):
+    step, batch = make_step(make_task, line_config, CONFIG, distribution=mirrored)
+    assert step(batch, (True, False))["wishes"].numpy().tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_replicas_drop_different_units(make_task, line_config, mirrored, jit):
+    # Twice the same rows: without the replica's number in the seeds both halves would have the same loss.
+    step, batch = make_step(make_task, line_config, CONFIG, jit, dropout=0.5, distribution=mirrored)
+    twice = {name: tf.concat([rows[:8], rows[:8]], axis=0) for name, rows in batch.items()}
+    found = []
+
+    @tf.function
+    def one_by_one(batch):
+        values = [[tf.convert_to_tensor(v) for v in group] for group in step._variables()]
+        return mirrored.strategy.run(lambda: step._accumulated(batch, *values, tf.constant(1.0)))
+
+    step._pure[jit].get_concrete_function()
+    sums, _, state = one_by_one(twice)
+    found = [float(loss) for loss in sums["loss"][0].values]
+    assert found[0] != pytest.approx(found[1], rel=1e-3)
+    seeds = [value.values for value in state if value.values[0].dtype.is_integer]
+    assert seeds
+    for first, second in seeds:  # and yet the generators stay in step
+        np.testing.assert_array_equal(first, second)
+
+
+def test_statistics_are_averaged_over_replicas(make_task, line_config, mirrored):
+    step, batch = make_step(make_task, line_config, CONFIG, dropout=0.0, normalised=True, distribution=mirrored)
+    weights = [v.numpy() for v in step.model.trainable_variables]
+    hidden = np.tanh(batch["x"].numpy() @ weights[0] + weights[1])
+    step(batch)
+    mean, variance = (v for v in step.model.non_trainable_variables if "moving" in v.path)
+    np.testing.assert_allclose(mean.numpy(), 0.01 * hidden.mean(0), rtol=1e-4, atol=1e-6)
+    of_each = np.mean([half.var(0) for half in np.split(hidden, 2)], axis=0)
+    np.testing.assert_allclose(variance.numpy(), 0.99 + 0.01 * of_each, rtol=1e-4)
+    for variable in (mean, variance):
+        np.testing.assert_array_equal(*(component.numpy() for component in variable.value.values))
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_an_overflow_is_skipped_and_halves_the_loss_scale(make_task, line_config, mirrored, two):
+    config = dataclasses.replace(CONFIG, average_decay=0.5)
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        step, batch = make_step(make_task, line_config, config, distribution=mirrored if two else None, scale_loss=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    good = step(batch)
+    assert good["applied"] and np.isfinite(good["gradient_norm"])
+    everything = [*step.model.variables, *step.optimizer.variables]
+    before = [v.numpy() for v in everything] + [a.numpy() for a in step.averages]
+    step.loss_scale.value.assign(2.0**20)  # the gradients of the sum of squares are beyond 65504
+    overflow = step(batch)
+    assert not overflow["applied"]
+    assert step.loss_scale.value.numpy() == 2.0**19
+    after = [v.numpy() for v in everything] + [a.numpy() for a in step.averages]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+    while not step(batch)["applied"]:
+        pass
+    assert not np.array_equal(before[0], step.model.trainable_variables[0].numpy())
+
+
+def test_loss_scale_grows_after_good_steps():
+    scale = LossScale(initial=8.0, growth_steps=3)
+    seen = []
+    for finite in (True, True, True, True, False, True, True, True):
+        scale.follow(tf.constant(finite))
+        seen.append(float(scale.value.numpy()))
+    assert seen == [8, 8, 16, 16, 8, 8, 8, 16]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_float16_finds_the_gradients_of_float32(make_task, line_config, jit):
+    exact, batch = make_step(make_task, line_config, CONFIG, jit, dropout=0.0)
+    norm = exact(batch)["gradient_norm"]
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        step, _ = make_step(make_task, line_config, CONFIG, jit, dropout=0.0, scale_loss=True)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    np.testing.assert_allclose(step(batch)["gradient_norm"], norm, rtol=0.02)
