@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pipelines import config
+from pipelines.cluster import Cluster
 from pipelines.errors import UserError, WorkerLost
 from pipelines.options import EvaluateOptions, PredictOptions
 from pipelines.runs import Run
@@ -113,6 +114,7 @@ def _dispatch(app: App, arguments: list[str]) -> None:
         settings = _train_config(app, rest, program)
         if settings is None:
             return
+        _check_cluster(settings)
     else:
         settings = config.parse(getattr(app, command)(), rest, program)
         settings.check()
@@ -121,6 +123,13 @@ def _dispatch(app: App, arguments: list[str]) -> None:
     from pipelines import commands
 
     getattr(commands, command)(app, settings)
+
+
+def _check_cluster(settings: config.TrainConfig) -> None:
+    """Finds a wrong TF_CONFIG and a port in use before TensorFlow's import takes its seconds."""
+    cluster = Cluster.from_environment() if settings.strategy in ("auto", "multi_worker") else None
+    if cluster:
+        cluster.check_port()
 
 
 def _import_tensorflow() -> None:

@@ -72,7 +72,6 @@ class Distribution:
         if devices:
             gpus = tf.config.list_physical_devices("GPU")
             tf.config.set_visible_devices([gpus[_number(name)] for name in _present(devices)], "GPU")
-        cluster.check_port()
         with cluster.rendezvous(patience):
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         return cls(strategy, cluster)
