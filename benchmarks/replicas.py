@@ -4,7 +4,7 @@
 
 The global batch is the same everywhere, so more replicas have fewer rows each. On one machine they share its cores:
 this shows what distribution costs, not what more machines would gain. `all-reduce` is the share of a step spent
-adding up gradients, waiting for the slowest replica included.
+adding gradients up, waiting for the slowest replica included.
 """
 
 import argparse
@@ -51,12 +51,12 @@ def main() -> None:
             answers = workers.interleave(options.rounds, options.steps)
     comparison = Comparison(
         work=f"translate tiny, one training step, global batch {BATCH} × {LENGTH}, XLA",
-        seconds={name: np.array([a["seconds"] / options.steps for a in turns]) for name, turns in answers.items()},
+        answers=answers,
         ours=OURS,
         amount=np.count_nonzero(batches["target"]) / options.steps,
         unit="tokens",
         versions=versions,
-        shares={"all_reduce": {name: [a["all_reduce"] for a in turns] for name, turns in answers.items()}},
+        shares=("all_reduce",),
     )
     Console().print(comparison.table())
     for file in comparison.write("replicas", options.output):

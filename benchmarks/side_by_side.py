@@ -131,7 +131,7 @@ class Workers:
         """One turn for each system, in order. Returns their answers by name."""
         return {worker.name: worker.run(steps) for worker in self._workers}
 
-    def interleave(self, rounds: int, steps: int, warmup: int = 2) -> dict[str, np.ndarray]:
+    def interleave(self, rounds: int, steps: int, warmup: int = 2) -> dict[str, list[dict]]:
         """Times the systems in turns.
 
         Args:
@@ -140,9 +140,9 @@ class Workers:
             warmup: turns before them, in which systems compile.
 
         Returns:
-            Mean seconds a step, shape (rounds,), by system.
+            By system, its answers to the turns that count, `seconds` made those of one step.
         """
-        seconds = {worker.name: [] for worker in self._workers}
+        answers = {worker.name: [] for worker in self._workers}
         columns = TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=Console(stderr=True)) as progress:
             bar = progress.add_task("", total=(warmup + rounds) * len(self._workers))
@@ -151,9 +151,9 @@ class Workers:
                     progress.update(bar, description=f"{'warm-up' if turn < 0 else 'round'}: {worker.name}")
                     answer = worker.run(steps)
                     if turn >= 0:
-                        seconds[worker.name].append(answer["seconds"] / steps)
+                        answers[worker.name].append(answer | {"seconds": answer["seconds"] / steps})
                     progress.advance(bar)
-        return {name: np.array(values) for name, values in seconds.items()}
+        return answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,19 +162,26 @@ class Comparison:
 
     Args:
         work: what one step is, in words.
-        seconds: mean seconds a step in each round, by system.
+        answers: of each round, by system: the seconds of a step, and what else is to be shown.
         ours: the system that the others are compared with.
         amount: how much one step works through.
         unit: what `amount` counts: tokens, images ...
         versions: of the software, by name.
+        shares: names of further figures in the answers, shares of the time, of which the median is shown.
     """
 
     work: str
-    seconds: dict[str, np.ndarray]
+    answers: dict[str, list[dict]]
     ours: str
     amount: float
     unit: str
     versions: dict[str, str]
+    shares: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> dict[str, np.ndarray]:
+        """Seconds a step in each round, by system."""
+        return {name: np.array([answer["seconds"] for answer in turns]) for name, turns in self.answers.items()}
 
     def rows(self) -> list[dict]:
         """One row a system.
@@ -196,6 +203,8 @@ class Comparison:
                     f"{self.unit}_per_second": round(self.amount / float(np.median(seconds))),
                 }
             )
+            for name in self.shares:
+                rows[-1][name] = round(float(np.median([answer[name] for answer in self.answers[system]])), 3)
         return rows
 
     def table(self) -> Table:
@@ -203,12 +212,13 @@ class Comparison:
         rounds = len(self.seconds[self.ours])
         table = Table(title=f"{self.work}: median of {rounds} rounds", title_justify="left")
         table.add_column("system")
-        for column in ("ms", "time / ours", "lowest", "highest", f"{self.unit}/s"):
+        for column in ("ms", "time / ours", "lowest", "highest", f"{self.unit}/s", *self.shares):
             table.add_column(column, justify="right")
         for row in self.rows():
             low, high = row["ratio_range"]
             ratios = [f"{ratio:.2f}" for ratio in (row["ratio"], low, high)]
-            table.add_row(row["system"], f"{row['value']:.0f}", *ratios, f"{row[f'{self.unit}_per_second']:,}")
+            shares = [f"{row[name]:.1%}" for name in self.shares]
+            table.add_row(row["system"], f"{row['value']:.0f}", *ratios, f"{row[f'{self.unit}_per_second']:,}", *shares)
         return table
 
     def write(self, name: str, directory: Path = RESULTS) -> list[Path]:

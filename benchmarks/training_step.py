@@ -175,10 +175,10 @@ def main() -> None:
         write_case(folder / "timed", SETTINGS | {"steps": options.steps}, batches, weights)
         with Workers(systems(folder / "timed", options.torch_python)) as workers:
             versions = {name: v for hello in workers.hellos.values() for name, v in hello["versions"].items()}
-            seconds = workers.interleave(options.rounds, options.steps)
+            answers = workers.interleave(options.rounds, options.steps)
     comparison = Comparison(
         work=f"translate tiny, one training step, batch {BATCH} × {LENGTH}",
-        seconds=seconds,
+        answers=answers,
         ours=OURS,
         amount=np.count_nonzero(batches["target"]) / options.steps,
         unit="tokens",

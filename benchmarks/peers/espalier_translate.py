@@ -14,15 +14,18 @@ from apps.translate.model import TranslationTransformer
 from apps.translate.task import TranslateTask
 from benchmarks.peers.worker import read_case, serve
 from pipelines.config import OptimizerConfig
+from pipelines.distribution import Distribution
 from pipelines.training.step import TrainStep, make_optimizer
 
 
-def make_step(settings: dict, model: keras.Model, spec: dict, jit: bool) -> TrainStep:
+def make_step(
+    settings: dict, model: keras.Model, spec: dict, jit: bool, distribution: Distribution | None = None
+) -> TrainStep:
     """The step as `pipelines.training.loop` makes it."""
     optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
     config = TranslateConfig(label_smoothing=settings["label_smoothing"], optimizer=optimizer)
     task = TranslateTask(config, run=None)  # only its loss and metrics are asked for, which need no run
-    return TrainStep(model, task, make_optimizer(optimizer, model, total_steps=10**6), optimizer, spec, jit=jit)
+    return TrainStep(model, task, make_optimizer(optimizer, model, 10**6), optimizer, spec, jit, distribution)
 
 
 def load(model: TranslationTransformer, weights: dict[str, np.ndarray]) -> None:

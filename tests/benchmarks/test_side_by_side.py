@@ -40,8 +40,11 @@ def python(name, code, *arguments):
 
 @pytest.fixture
 def comparison():
-    seconds = {"ours": np.array([0.1, 0.2, 0.1]), "other": np.array([0.2, 0.5, 0.3])}
-    return Comparison("sorting", seconds, ours="ours", amount=50, unit="images", versions={"framework": "1.0"})
+    seconds = {"ours": (0.1, 0.2, 0.1), "other": (0.2, 0.5, 0.3)}
+    answers = {name: [{"seconds": s, "wait": 2 * s} for s in turns] for name, turns in seconds.items()}
+    return Comparison(
+        "sorting", answers, ours="ours", amount=50, unit="images", versions={"framework": "1.0"}, shares=("wait",)
+    )
 
 
 def test_systems_take_turns(tmp_path):
@@ -50,9 +53,11 @@ def test_systems_take_turns(tmp_path):
     systems = [python(name, SCRIPT, name, log, *map(str, seconds)) for name, seconds in figures.items()]
     with Workers(systems) as workers:
         assert workers.hellos["a"] == {"parameters": 7, "versions": {"framework": "1.0"}}
-        seconds = workers.interleave(rounds=2, steps=3, warmup=2)
+        answers = workers.interleave(rounds=2, steps=3, warmup=2)
     assert log.read_text().split("\n")[:-1] == ["a 3", "b 3"] * 4
-    assert {name: values.tolist() for name, values in seconds.items()} == {"a": [0.25, 0.5], "b": [1.0, 2.0]}
+    seconds = {name: [answer["seconds"] for answer in turns] for name, turns in answers.items()}
+    assert seconds == {"a": [0.25, 0.5], "b": [1.0, 2.0]}
+    assert all(answer["loss"] == 1.5 for turns in answers.values() for answer in turns)
 
 
 def test_ratios_are_taken_within_rounds(comparison):
@@ -63,7 +68,7 @@ def test_ratios_are_taken_within_rounds(comparison):
     console = Console(width=120)
     with console.capture() as printed:
         console.print(comparison.table())
-    assert ["other", "300", "2.50", "2.00", "3.00", "167"] in [
+    assert ["other", "300", "2.50", "2.00", "3.00", "167", "60.0%"] in [
         line.replace("│", " ").split() for line in printed.get().splitlines()
     ]
 
