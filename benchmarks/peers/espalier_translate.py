@@ -15,7 +15,8 @@ from apps.translate.task import TranslateTask
 from benchmarks.peers.worker import read_case, serve
 from pipelines.config import OptimizerConfig
 from pipelines.distribution import Distribution
-from pipelines.training.step import TrainStep, make_optimizer
+from pipelines.training.optimizer import make_optimizer
+from pipelines.training.step import TrainStep
 
 
 def make_step(

@@ -21,7 +21,8 @@ from pipelines.runs import Run
 from pipelines.task import Report, Task
 from pipelines.training.checkpoints import Checkpoints, Progress
 from pipelines.training.history import History
-from pipelines.training.step import TrainStep, make_optimizer
+from pipelines.training.optimizer import make_optimizer
+from pipelines.training.step import TrainStep
 
 
 class Trainer:

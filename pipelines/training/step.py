@@ -20,25 +20,9 @@ from pipelines.config import OptimizerConfig
 from pipelines.distribution import Distribution
 from pipelines.task import Task
 from pipelines.training.loss_scale import LossScale
-from pipelines.training.schedules import learning_rate
 
 Batch = Mapping[str, tf.Tensor]
 SEED_STRIDE = 1_000_003  # keeps the random numbers of replicas apart
-
-
-def make_optimizer(config: OptimizerConfig, model: keras.Model, total_steps: int) -> keras.Optimizer:
-    """AdamW with decay on matrices only, built for the model's weights."""
-    optimizer = keras.optimizers.AdamW(
-        learning_rate=learning_rate(config, total_steps),
-        weight_decay=config.weight_decay,
-        beta_1=config.beta_1,
-        beta_2=config.beta_2,
-        epsilon=1e-9,
-    )
-    spared = [v for v in model.trainable_variables if len(v.shape) < 2 or "embedding" in v.path]
-    optimizer.exclude_from_weight_decay(var_list=spared)
-    optimizer.build(model.trainable_variables)
-    return optimizer
 
 
 class TrainStep:

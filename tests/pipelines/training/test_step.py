@@ -10,8 +10,9 @@ import tensorflow as tf
 from pipelines.config import OptimizerConfig, TrainConfig
 from pipelines.distribution import Distribution
 from pipelines.training.loss_scale import LossScale
+from pipelines.training.optimizer import make_optimizer
 from pipelines.training.schedules import learning_rate
-from pipelines.training.step import TrainStep, make_optimizer
+from pipelines.training.step import TrainStep
 
 CONFIG = OptimizerConfig(learning_rate=0.01, warmup_steps=1, clip_norm=0.0, average_decay=0.0, schedule="constant")
 
