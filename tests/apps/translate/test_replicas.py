@@ -87,3 +87,16 @@ def test_workers_that_never_meet(flags, tmp_path, command, monkeypatch):
     assert "TF_CONFIG: not JSON" in told("cluster=localhost")
     with socket.create_server(("", int(addresses[0].split(":")[1]))):
         assert "is in use" in told(json.dumps(mine))
+
+
+def test_xla_compiles_once_a_shape(flags, tmp_path, command, monkeypatch):
+    """Two lengths, the last batch of each incomplete, over two epochs; each of two devices compiles for itself."""
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={tmp_path / 'dump'}")
+    shapes = ["--max-length=48", "--buckets", "24", "48"]
+    code, output, errors = command(
+        "train", f"--run-dir={tmp_path / 'run'}", *flags, *shapes, "--epochs=2", "--jit=on", "--devices=CPU:0,CPU:1"
+    )
+    assert code == 0, errors
+    assert "2 replicas, 8 rows a step on each, in 2 static shapes; XLA compiles at most 2 times on each" in output
+    compiled = list((tmp_path / "dump").glob("*forward_backward*before_optimizations.txt"))
+    assert len(compiled) == 2 * 2
