@@ -5,6 +5,7 @@ from layers.attention import MultiHeadAttention
 from layers.dropout import Dropout
 from layers.embedding import TiedEmbedding
 from layers.position import RotaryEmbedding, SinusoidalPositionEncoding
+from layers.remat import rematerialise
 from layers.transformer import FeedForward, TransformerDecoderBlock, TransformerEncoderBlock
 
 __all__ = [
@@ -16,4 +17,5 @@ __all__ = [
     "TiedEmbedding",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
+    "rematerialise",
 ]

@@ -10,6 +10,7 @@ from layers import (
     TiedEmbedding,
     TransformerDecoderBlock,
     TransformerEncoderBlock,
+    rematerialise,
 )
 
 
@@ -21,6 +22,7 @@ class TranslationTransformer(keras.Model):
         vocabulary_size: Pieces in the joint vocabulary, V.
         start_id: Token before the first target token.
         encoder_layers, decoder_layers, width, feedforward, heads, dropout: See `ModelConfig`; width is d below.
+        remat: Whether training keeps only the input of each block and computes the rest again on the way back.
 
     Call arguments:
         inputs: {"source": (B, S), "target": (B, T)} int ids; the target ends with the end token.
@@ -39,9 +41,11 @@ class TranslationTransformer(keras.Model):
         feedforward=256,
         heads=4,
         dropout=0.1,
+        remat=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self.remat = remat
         self.vocabulary_size = vocabulary_size
         self.start_id = start_id
         self.settings = {
@@ -68,9 +72,11 @@ class TranslationTransformer(keras.Model):
         self.decoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
 
     @classmethod
-    def from_settings(cls, config: ModelConfig, vocabulary_size: int, start_id: int) -> "TranslationTransformer":
+    def from_settings(
+        cls, config: ModelConfig, vocabulary_size: int, start_id: int, remat: bool = False
+    ) -> "TranslationTransformer":
         """A built model."""
-        model = cls(vocabulary_size, start_id, **vars(config))
+        model = cls(vocabulary_size, start_id, **vars(config), remat=remat)
         model.build({"source": (None, None), "target": (None, None)})
         return model
 
@@ -90,12 +96,17 @@ class TranslationTransformer(keras.Model):
         x = self.position(self.embedding(ids), position=position)  # (B, L, d)
         return self.dropout(x, training=training)
 
+    def _apply(self, block, *inputs, training, **masks):
+        if self.remat and training:
+            return rematerialise(block, *inputs, training=training, **masks)
+        return block(*inputs, training=training, **masks)
+
     def encode(self, source, training=None):
         """Source ids (B, S) -> memory (B, S, d)."""
         mask = ops.not_equal(source, 0)
         x = self.embed(source, training=training)
         for block in self.encoder:
-            x = block(x, mask=mask, training=training)
+            x = self._apply(block, x, mask=mask, training=training)
         return self.encoder_norm(x)
 
     def shift(self, target):
@@ -108,7 +119,7 @@ class TranslationTransformer(keras.Model):
         memory = self.encode(source, training=training)
         x = self.embed(self.shift(target), training=training)
         for block in self.decoder:
-            x = block(x, memory=memory, memory_mask=ops.not_equal(source, 0), training=training)
+            x = self._apply(block, x, memory, memory_mask=ops.not_equal(source, 0), training=training)
         return self.embedding(self.decoder_norm(x), reverse=True)  # (B, T, V)
 
     def attention(self, source, target):
@@ -154,5 +165,6 @@ class TranslationTransformer(keras.Model):
         return super().get_config() | {
             "vocabulary_size": self.vocabulary_size,
             "start_id": self.start_id,
+            "remat": self.remat,
             **self.settings,
         }

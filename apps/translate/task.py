@@ -114,7 +114,7 @@ class TranslateTask(Task):
 
     def build_model(self) -> keras.Model:
         size = self.tokenizer.vocabulary_size
-        return TranslationTransformer.from_settings(self.config.model, size, self.tokenizer.start_id)
+        return TranslationTransformer.from_settings(self.config.model, size, self.tokenizer.start_id, self.config.remat)
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         text, found, _ = self._train
