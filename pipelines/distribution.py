@@ -6,6 +6,7 @@ are written once. A batch is cut twice: each worker's input pipeline gives it it
 """
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -60,7 +61,7 @@ class Distribution:
             return cls._of_workers(cluster, devices, config.rendezvous_seconds)
         found = _devices(devices)
         if config.strategy == "mirrored" or (config.strategy == "auto" and len(found) > 1):
-            return cls(tf.distribute.MirroredStrategy(found or None))
+            return cls(_mirrored(tuple(found)))
         if len(found) > 1 and devices:
             raise UserError(f"--strategy none: takes one device; --devices names {len(found)}")
         return cls(tf.distribute.OneDeviceStrategy(found[0]) if devices else None)
@@ -234,6 +235,12 @@ class Distribution:
                 f"{names} ended or cannot be reached, so this worker ends too; "
                 "give all workers the same command again, and training goes on from the last checkpoint"
             ) from None
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One strategy for a set of devices: TensorFlow mistakes the messages of a second one for those of the first."""
+    return tf.distribute.MirroredStrategy(devices or None)
 
 
 def _tasks_named(message: str) -> set[int]:
