@@ -15,10 +15,11 @@ from tests.apps.translate.conftest import ROOT, TINY
 from tests.replicas import check_replicas
 
 
-def test_replicas_train_alike(corpus, tmp_path):
+@pytest.mark.parametrize("jits", [("off",), pytest.param(("off", "on"), marks=pytest.mark.slow)])
+def test_replicas_train_alike(corpus, tmp_path, jits):
     files = [f"--train={corpus}/train.tsv", f"--validation={corpus}/validation.tsv"]
     one_shape = ["--max-length=40", "--buckets", "40"]
-    check_replicas("translate", [*files, *TINY, "--model.dropout=0", *one_shape], tmp_path)
+    check_replicas("translate", [*files, *TINY, "--model.dropout=0", *one_shape], tmp_path, jits)
 
 
 def losses(run):
@@ -92,13 +93,15 @@ def test_workers_that_never_meet(flags, tmp_path, command, monkeypatch):
 
 
 def test_xla_compiles_once_a_shape(flags, tmp_path, command, monkeypatch):
-    """Two lengths, the last batch of each incomplete, over two epochs; each of two devices compiles for itself."""
+    """Two lengths, the last batch of each incomplete, in two parts each, over two epochs."""
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={tmp_path / 'dump'}")
     shapes = ["--max-length=48", "--buckets", "24", "48"]
     code, output, errors = command(
-        "train", f"--run-dir={tmp_path / 'run'}", *flags, *shapes, "--epochs=2", "--jit=on", "--devices=CPU:0,CPU:1"
+        "train", f"--run-dir={tmp_path / 'run'}", *flags, *shapes, "--epochs=2", "--jit=on", "--accumulate=2"
     )
     assert code == 0, errors
-    assert "2 replicas, 8 rows a step on each, in 2 static shapes; XLA compiles at most 2 times on each" in output
+    assert (
+        "1 replica, 2 times 8 rows a step on each, in 2 static shapes; XLA compiles at most 2 times on each" in output
+    )
     compiled = list((tmp_path / "dump").glob("*forward_backward*before_optimizations.txt"))
-    assert len(compiled) == 2 * 2
+    assert len(compiled) == 2
