@@ -26,6 +26,7 @@ WAYS = {
     "--accumulate 4": {"accumulate": 4},
     "--remat --accumulate 4": {"remat": True, "accumulate": 4},
     "--precision mixed_bfloat16": {"precision": "mixed_bfloat16"},
+    "--precision mixed_bfloat16 --remat": {"precision": "mixed_bfloat16", "remat": True},
 }
 VOCABULARY = 4000
 
@@ -73,15 +74,17 @@ def train(way: str, jit: bool, layers: int, batch_size: int, length: int, steps:
 def measure(*arguments) -> dict:
     """`train` in a process of its own."""
     command = [sys.executable, __file__, "--one", json.dumps(arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        sys.exit(f"{arguments}: {done.stderr.strip().splitlines()[-1]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--layers", type=int, default=4, help="of encoder and of decoder, 256 wide (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=16, help="sentences (%(default)s)")
-    parser.add_argument("--length", type=int, default=192, help="tokens of source and target (%(default)s)")
+    parser.add_argument("--layers", type=int, default=6, help="of encoder and of decoder, 256 wide (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=32, help="sentences (%(default)s)")
+    parser.add_argument("--length", type=int, default=256, help="tokens of source and target (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="training steps of each way (%(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures")
     parser.add_argument("--one", help=argparse.SUPPRESS)

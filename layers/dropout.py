@@ -1,5 +1,7 @@
 """Dropout from a cheap counter-based random number generator, with equal masks with and without XLA."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -27,13 +29,18 @@ def random_bits(shape, seed):
     Returns:
         uint32 of that shape.
     """
-    size = 1
-    for dimension in shape:
-        size = size * dimension
+    *rows, columns = 1, *shape
+    rows = math.prod(rows)
     seed = ops.cast(seed, "uint32")
     key = _mix(seed[0] ^ ops.cast(0x9E3779B9, "uint32"), seed[1])
-    counter = ops.cast(ops.arange(size, dtype="int32"), "uint32")
+    # Counted in two dimensions: XLA gets a range as a constant, and one as large as the output, for every dropout
+    # of a model, takes gigabytes while it compiles.
+    counter = _count(rows)[:, None] * ops.cast(columns, "uint32") + _count(columns)
     return ops.reshape(_mix(counter + _mix(seed[1], key), key), shape)
+
+
+def _count(size):
+    return ops.cast(ops.arange(size, dtype="int32"), "uint32")
 
 
 @keras.saving.register_keras_serializable(package="espalier")

@@ -4,6 +4,19 @@ import keras
 from keras import ops
 
 
+def _opaque(x):
+    """x, behind which TensorFlow looks for no constant.
+
+    It infers shapes by searching for constants behind each `reshape`. In a recomputation, which waits for the
+    gradient, that search goes through the whole backward pass, and tracing a deep model takes a minute longer.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return x
+    import tensorflow as tf
+
+    return tf.raw_ops.PlaceholderWithDefault(input=x, shape=x.shape)
+
+
 def rematerialise(layer, *inputs, **options):
     """Calls a layer so that the backward pass finds only its inputs in memory, and computes the rest again.
 
@@ -26,7 +39,7 @@ def rematerialise(layer, *inputs, **options):
     advanced = []
 
     def call(*tensors):
-        arguments, weights = tensors[: len(inputs)], tensors[len(inputs) :]
+        arguments, weights = [_opaque(x) for x in tensors[: len(inputs)]], tensors[len(inputs) :]
         values = [*zip(trainable, weights, strict=True), *zip(state, seeds, strict=True)]
         with keras.StatelessScope(state_mapping=values) as scope:
             output = layer(*arguments, **options)
