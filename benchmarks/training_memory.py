@@ -100,6 +100,8 @@ def main() -> None:
     table = Table(title=f"{work}, {floors[True]['parameters']:,} parameters", title_justify="left")
     for column in ("XLA", "way", "peak MB", "activations MB", "of plain", "tokens/s", "of plain"):
         table.add_column(column, justify="left" if column in ("XLA", "way") else "right")
+    options.output.mkdir(parents=True, exist_ok=True)
+    file = options.output / "training_memory.json"
     plain = {}
     for jit, way in track(pairs, "training", console=Console(stderr=True)):
         found = measure(way, jit, options.layers, options.batch_size, options.length, options.steps)
@@ -121,10 +123,9 @@ def main() -> None:
             f"{ratios[1]:.2f}",
         )
         table.add_row("on" if jit else "off", way, *figures)
+        # After each, since the whole takes long.
+        file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2, ensure_ascii=False) + "\n")
     console.print(table)
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / "training_memory.json"
-    file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2, ensure_ascii=False) + "\n")
     console.print(f"wrote {file}")
 
 
