@@ -55,7 +55,7 @@ def train(way: str, jit: bool, layers: int, batch_size: int, length: int, steps:
     }
     spec = {name: tf.TensorSpec([batch_size, None], tf.int32) for name in batch}
     optimizer = make_optimizer(config.optimizer, model, 100)
-    accumulate = settings.get("accumulate", 1) if batch_size > 1 else 1
+    accumulate = settings.get("accumulate", 1)
     task = TranslateTask(config, run=None)  # only its loss and metrics are asked for
     step = TrainStep(model, task, optimizer, config.optimizer, spec, jit, accumulate=accumulate)
     seconds = []

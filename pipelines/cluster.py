@@ -51,10 +51,6 @@ class Cluster:
         return len(self.addresses)
 
     @property
-    def is_chief(self) -> bool:
-        return self.index == 0
-
-    @property
     def address(self) -> str:
         """This process's own address."""
         return self.addresses[self.index]

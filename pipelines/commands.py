@@ -29,16 +29,12 @@ def train(app: App, config: TrainConfig) -> None:
     with distribution.naming_lost_workers(), distribution.only_chief_speaks(), contextlib.ExitStack() as held:
         prepare_keras(config)
         run, config, task = prepare(app, config, distribution, held)
-        try:
-            task.load()
-            with distribution.scope():
-                model = task.build_model()
-            trainer = Trainer(task, model, run, config, began=STARTED, distribution=distribution)
-            if config.jit == "auto":
-                config = trainer.choose_jit()
-        except UserError:
-            run.discard_if_empty()
-            raise
+        task.load()
+        with distribution.scope():
+            model = task.build_model()
+        trainer = Trainer(task, model, run, config, began=STARTED, distribution=distribution)
+        if config.jit == "auto":
+            config = trainer.choose_jit()
         if distribution.is_chief:
             run.write_config(app.name, config)
         print(f"run {run.path}: {model.count_params():,} parameters, {total_steps(task, config):,} steps planned")
@@ -63,7 +59,7 @@ def prepare(
     """The run directory with its assets, made or found by the chief, and the whole configuration, equal on all workers.
 
     Args:
-        held: keeps the chief's lock on the run.
+        held: keeps the chief's lock on the run; on leaving, a new run that never came to train is removed.
     """
     run = task = None
 
@@ -71,16 +67,13 @@ def prepare(
         nonlocal run, task, config
         existing = config.run_dir is not None and Run.exists(config.run_dir)
         run = Run(config.run_dir) if existing else Run.new(app.name, config.run_dir)
+        held.callback(run.discard_if_empty)
         held.enter_context(run.lock())
         config = dataclasses.replace(config, strategy=distribution.kind)
         task = app.task()(config, run, distribution.shard)
-        try:
-            config.check_replicas(distribution.replicas)
-            if not existing:
-                config = task.prepare()
-        except UserError:
-            run.discard_if_empty()
-            raise
+        config.check_replicas(distribution.replicas)
+        if not existing:
+            config = task.prepare()
         return {"run": str(run.path.absolute()), "config": to_dict(dataclasses.replace(config, run_dir=None))}
 
     found = distribution.on_chief(on_chief)

@@ -57,7 +57,7 @@ class TrainConfig:
     """What `train` needs in every app. An app's own configuration adds its model and its data."""
 
     # Fields for which `auto`, 0 or an empty list means that the value is chosen and written into config.yaml.
-    automatic: ClassVar[frozenset[str]] = frozenset({"jit", "strategy"})
+    automatic: ClassVar[frozenset[str]] = frozenset({"jit"})
     # Default settings for a data set by its name; keys as in a YAML file.
     recipes: ClassVar[Mapping[str, Mapping]] = {}
     # Model settings for each named size; keys are fields of `model`.
@@ -163,9 +163,12 @@ def require_at_least(least: float, config: Any, *names: str, prefix: str = "") -
 # Values that mean "choose for me". On resume they stay with what was chosen.
 AUTOMATIC = ("auto", 0, ())
 
+# Where to train. A run notes it, and yet each start says it anew: the next machine may be another one.
+OF_EACH_START = {"strategy", "devices", "rendezvous_seconds"}
+
 # A resumed run may change these: they say how long, how carefully and on what to train, not what is trained.
-CHANGEABLE = {
-    "run_dir", "strategy", "devices", "rendezvous_seconds", "accumulate", "remat", "epochs", "max_steps",
+CHANGEABLE = OF_EACH_START | {
+    "run_dir", "accumulate", "remat", "epochs", "max_steps",
     "max_minutes", "checkpoint_every", "keep_checkpoints", "validate_every", "profile", "early_stopping.patience",
 }  # fmt: skip
 
@@ -325,7 +328,7 @@ def resume(saved: Config, file: Path | None, arguments: Sequence[str], program: 
     Raises:
         UserError: The arguments ask for something that the run was not trained with.
     """
-    asked = saved
+    asked = override(saved, {key: value for key, value in flatten(type(saved)()).items() if key in OF_EACH_START})
     if file:
         asked = from_dict(asked, read_yaml(file), str(file))
     asked = parse(asked, arguments, program)

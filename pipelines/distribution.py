@@ -156,10 +156,9 @@ class Distribution:
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float64)])
     def _sum_workers(self, values):
         def add(values):
-            context = tf.distribute.get_replica_context()
             # Every replica takes part, the first of each worker with its values.
-            counts = tf.equal(tf.convert_to_tensor(context.replica_id_in_sync_group) % self.local_replicas, 0)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, values * tf.cast(counts, tf.float64))
+            counts = tf.cast(tf.equal(self.replica() % self.local_replicas, 0), tf.float64)
+            return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, values * counts)
 
         return self.first(self.strategy.run(add, args=(values,)))
 

@@ -276,6 +276,8 @@ class Trainer:
             f"{self.task.unit}_per_second": self._speed.count(sums["loss"][1]),
             "input_wait": self._speed.share_waiting,
         }
+        # A skipped step has some that are not finite, which neither JSON nor a curve can hold.
+        scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
         self.history.write(step=progress.step, epoch=progress.epoch, **scalars, seconds=round(progress.seconds, 3))
         self.monitor.step(progress.step, scalars)
         shown = self._epoch_logs() | {f"{self.task.unit}/s": round(self._speed.mean)}

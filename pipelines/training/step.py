@@ -69,18 +69,22 @@ class TrainStep:
         self.averages = []
         if config.average_decay:
             self.averages = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
-        self._pure = {jit: self._make_pure(spec, jit) for jit in (False, True)}
+        parts = self.distribution.local_replicas * accumulate
+        self._rows = {name: tf.TensorSpec([s.shape[0] // parts, *s.shape[1:]], s.dtype) for name, s in spec.items()}
+        self._traced = {}
         self._run = tf.function(self._step, input_signature=[dict(spec), tf.TensorSpec([2], tf.float32)])
 
-    def _make_pure(self, spec, jit):
-        parts = self.distribution.local_replicas * self.accumulate
-        rows = {name: tf.TensorSpec([s.shape[0] // parts, *s.shape[1:]], s.dtype) for name, s in spec.items()}
-        values = [[tf.TensorSpec(v.shape, v.dtype) for v in group] for group in self._variables()]
-        signature = [*values, rows, tf.TensorSpec([], tf.float32)]
-        return tf.function(self._forward_backward, input_signature=signature, jit_compile=jit)
+    def _pure(self, jit):
+        """The pure function for one replica's rows. Its first call must come from outside of strategies."""
+        if jit not in self._traced:
+            values = [[tf.TensorSpec(v.shape, v.dtype) for v in group] for group in self._variables()]
+            signature = [*values, self._rows, tf.TensorSpec([], tf.float32)]
+            function = tf.function(self._forward_backward, input_signature=signature, jit_compile=jit)
+            self._traced[jit] = function.get_concrete_function()
+        return self._traced[jit]
 
     def _forward_backward(self, trainable, state, batch, scale):
-        """The pure function: (weights, state, rows, loss scale) -> (sums, gradients of the summed loss, new state)."""
+        """What is pure: (weights, state, rows, loss scale) -> (sums, gradients of the summed loss, new state)."""
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             outputs, state = self.model.stateless_call(trainable, state, batch, training=True)
@@ -106,12 +110,13 @@ class TrainStep:
             `sums` over all rows; `gradient_norm` before clipping; `learning_rate`; `wishes`, how many workers'
             replicas have each; `applied`, whether the weights were changed (float16 skips steps that overflow).
         """
-        self._pure[self.jit].get_concrete_function()  # traced out here, where no strategy looks on
+        self._pure(self.jit)
         return self._run(batch, tf.constant(wishes, tf.float32))
 
     @property
     def graph(self) -> tf.Graph:
         """The graph of a step, for TensorBoard."""
+        self._pure(self.jit)
         return self._run.get_concrete_function().graph
 
     def _step(self, batch, wishes):
@@ -155,7 +160,7 @@ class TrainStep:
 
     def _accumulated(self, batch, trainable, state, scale):
         """Runs the pure function on this replica's rows, part after part."""
-        pure = self._pure[self.jit].get_concrete_function()
+        pure = self._pure(self.jit)
         # Equal seeds would give all replicas equal dropout masks.
         shift = [self._seed_shift(v) for v in self.model.non_trainable_variables]
         state = [value if by is None else value + by for value, by in zip(state, shift, strict=True)]
@@ -208,9 +213,8 @@ class TrainStep:
             Seconds that XLA or TensorFlow took to compile it for this shape, and that a step's calls take.
         """
         values = [[tf.convert_to_tensor(v) for v in group] for group in self._variables()]
-        size = next(iter(batch.values())).shape[0] // (self.distribution.local_replicas * self.accumulate)
-        rows = {name: value[:size] for name, value in batch.items()}
-        pure = self._pure[jit].get_concrete_function()  # traced once, whatever the shapes: not part of the comparison
+        rows = {name: value[: self._rows[name].shape[0]] for name, value in batch.items()}
+        pure = self._pure(jit)  # traced once, whatever the shapes: not part of the comparison
         seconds = []
         for _ in range(repeats + 1):
             begin = time.perf_counter()

@@ -72,8 +72,8 @@ def test_no_cluster_without_tf_config():
 
 def test_worker_0_is_the_chief():
     first, second = read(config(index=0)), read(config(index=1))
-    assert first == Cluster(tuple(WORKERS), 0) and first.is_chief and first.count == 2
-    assert not second.is_chief and second.address == "10.0.0.2:2222"
+    assert first == Cluster(tuple(WORKERS), 0) and first.count == 2
+    assert second.index == 1 and second.address == "10.0.0.2:2222"
     assert first.name(1) == "worker 1 (10.0.0.2:2222)"
 
 

@@ -161,7 +161,7 @@ def test_replicas_drop_different_units(make_task, line_config, mirrored, jit):
         values = [[tf.convert_to_tensor(v) for v in group] for group in step._variables()]
         return mirrored.strategy.run(lambda: step._accumulated(batch, *values, tf.constant(1.0)))
 
-    step._pure[jit].get_concrete_function()
+    step._pure(jit)
     sums, _, state = one_by_one(twice)
     found = [float(loss) for loss in sums["loss"][0].values]
     assert found[0] != pytest.approx(found[1], rel=1e-3)
