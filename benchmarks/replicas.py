@@ -7,15 +7,13 @@ this shows what distribution costs, not what more machines would gain. `all-redu
 adding gradients up, waiting for the slowest replica included.
 """
 
-import argparse
 import os
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from side_by_side import RESULTS, Comparison, System, SystemFailed, Workers
+from side_by_side import Comparison, System, SystemFailed, Workers, command_line, report
 from training_step import BATCH, LENGTH, SETTINGS, make_batches, make_weights, write_case
 
 OURS = "1 replica"
@@ -37,17 +35,13 @@ def systems(case: Path) -> list[System]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each system (%(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="training steps in a turn (%(default)s)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
-    options = parser.parse_args()
+    options = command_line(__doc__, "training steps").parse_args()
     batches = make_batches(SETTINGS, options.steps)
     with tempfile.TemporaryDirectory() as directory:
         case = Path(directory) / "case"
         write_case(case, SETTINGS, batches, make_weights(SETTINGS))
         with Workers(systems(case)) as workers:
-            versions = workers.hellos[OURS]["versions"]
+            versions = workers.versions
             answers = workers.interleave(options.rounds, options.steps)
     comparison = Comparison(
         work=f"translate tiny, one training step, global batch {BATCH} × {LENGTH}, XLA",
@@ -58,9 +52,7 @@ def main() -> None:
         versions=versions,
         shares=("all_reduce",),
     )
-    Console().print(comparison.table())
-    for file in comparison.write("replicas", options.output):
-        Console().print(f"wrote {file}")
+    report("replicas", [comparison], options.output)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ are compared within each round: whatever slows a round down hits its ratios litt
 is printed as a table and written as JSON, with what is known of the machine, and as a bar chart.
 """
 
+import argparse
 import dataclasses
 import json
 import os
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,6 +26,21 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+
+
+def command_line(description: str, a_step: str, steps: int = 5) -> argparse.ArgumentParser:
+    """A parser with the flags that all comparisons have.
+
+    Args:
+        description: what --help begins with.
+        a_step: what a turn is made of, in words and in the plural.
+        steps: default number of them.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each system (%(default)s)")
+    parser.add_argument("--steps", type=int, default=steps, help=f"{a_step} in a turn (%(default)s)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
+    return parser
 
 
 class SystemFailed(Exception):
@@ -123,6 +140,23 @@ class Workers:
             raise
         return self
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """Of all software in use, by name."""
+        return {name: version for hello in self.hellos.values() for name, version in hello["versions"].items()}
+
+    def common_size(self) -> int:
+        """The number of parameters, which all systems must have in common.
+
+        Raises:
+            SystemFailed: one has more or fewer than the first.
+        """
+        (first, size), *others = ((name, hello["parameters"]) for name, hello in self.hellos.items())
+        for name, parameters in others:
+            if parameters != size:
+                raise SystemFailed(f"{name}: has {parameters:,} parameters, {first} has {size:,}")
+        return size
+
     def __exit__(self, *_) -> None:
         for worker in self._workers:
             worker.close()
@@ -218,37 +252,59 @@ class Comparison:
             low, high = row["ratio_range"]
             ratios = [f"{ratio:.2f}" for ratio in (row["ratio"], low, high)]
             shares = [f"{row[name]:.1%}" for name in self.shares]
-            table.add_row(row["system"], f"{row['value']:.0f}", *ratios, f"{row[f'{self.unit}_per_second']:,}", *shares)
+            table.add_row(row["system"], _digits(row["value"]), *ratios, f"{row[f'{self.unit}_per_second']:,}", *shares)
         return table
 
-    def write(self, name: str, directory: Path = RESULTS) -> list[Path]:
-        """Writes `<name>.json` and `<name>.png`. Returns the two files."""
-        directory.mkdir(parents=True, exist_ok=True)
-        figures, chart = directory / f"{name}.json", directory / f"{name}.png"
-        content = {"machine": machine(), "versions": self.versions, "rows": self.rows()}
-        figures.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        self._draw(chart)
-        return [figures, chart]
-
-    def _draw(self, file: Path) -> None:
+    def draw(self, axes: Axes) -> None:
+        """The rows as bars."""
         rows = self.rows()
         values = [row["value"] for row in rows]
         # The middle half of the rounds: on a busy machine, one slow round would make the rest unreadable.
         spread = [1000 * np.abs(np.percentile(s, [25, 75]) - np.median(s)) for s in self.seconds.values()]
         colours = ["tab:green" if row["system"] == self.ours else "tab:gray" for row in rows]
-        figure = Figure(figsize=(9, 1.6 + 0.45 * len(rows)), layout="constrained")
-        axes = figure.subplots()
         axes.barh(range(len(rows)), values, xerr=np.transpose(spread), color=colours, error_kw={"ecolor": "black"})
         axes.set_yticks(range(len(rows)), [row["system"] for row in rows])
         axes.invert_yaxis()
         for index, (row, (_, above)) in enumerate(zip(rows, spread, strict=True)):
-            axes.text(row["value"] + above, index, f"  {row['value']:.0f} ms, {row['ratio']:.2f} ×", va="center")
+            axes.text(row["value"] + above, index, f"  {_digits(row['value'])} ms, {row['ratio']:.2f} ×", va="center")
         axes.set_xlim(0, 1.3 * max(value + above for value, (_, above) in zip(values, spread, strict=True)))
-        axes.set_xlabel("ms a step: median and middle half of the rounds; × is time over ours")
-        about = machine()
-        axes.set_title(f"{self.work}\n{about['cpu']}, {about['cores']} cores", loc="left", fontsize=10)
+        axes.set_title(self.work, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(file, dpi=120)
+
+
+def _digits(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.1f}"
+
+
+def report(name: str, comparisons: Sequence[Comparison], directory: Path) -> None:
+    """Prints the tables, writes the files, and says where they are."""
+    console = Console()
+    for comparison in comparisons:
+        console.print(comparison.table())
+    for file in write(name, comparisons, directory):
+        console.print(f"wrote {file}")
+
+
+def write(name: str, comparisons: Sequence[Comparison], directory: Path) -> list[Path]:
+    """Writes the rows of all comparisons into `<name>.json` and draws them in `<name>.png`. Returns the two files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    figures, chart = directory / f"{name}.json", directory / f"{name}.png"
+    content = {
+        "machine": machine(),
+        "versions": {name: version for each in comparisons for name, version in each.versions.items()},
+        "rows": [row for each in comparisons for row in each.rows()],
+    }
+    figures.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    heights = [1.2 + 0.45 * len(each.answers) for each in comparisons]
+    figure = Figure(figsize=(9, 0.4 + sum(heights)), layout="constrained")
+    panels = figure.subplots(len(comparisons), squeeze=False, height_ratios=heights)[:, 0]
+    for comparison, axes in zip(comparisons, panels, strict=True):
+        comparison.draw(axes)
+    about = machine()
+    figure.suptitle(f"{about['cpu']}, {about['cores']} cores", x=0.01, ha="left", fontsize=10)
+    panels[-1].set_xlabel("ms a step: median and middle half of the rounds; × is time over ours")
+    figure.savefig(chart, dpi=120)
+    return [figures, chart]
 
 
 def machine() -> dict:

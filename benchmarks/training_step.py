@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from side_by_side import RESULTS, Comparison, System, SystemFailed, Workers
+from side_by_side import Comparison, System, SystemFailed, Workers, command_line, report
 
 OURS = "espalier, XLA"
 SETTINGS = {
@@ -136,27 +136,22 @@ def check(case: Path, torch_python: Path | None) -> str:
         SystemFailed: losses differ, or the numbers of parameters.
     """
     with Workers(systems(case, torch_python)) as workers:
-        parameters = {name: hello["parameters"] for name, hello in workers.hellos.items()}
+        parameters = workers.common_size()
         losses = {name: answer["loss"] for name, answer in workers.run(CHECKED_STEPS).items()}
     for name, loss in losses.items():
-        if parameters[name] != parameters[OURS]:
-            raise SystemFailed(f"{name}: has {parameters[name]:,} parameters, {OURS} has {parameters[OURS]:,}")
         if not abs(loss - losses[OURS]) < TOLERANCE * losses[OURS]:
             raise SystemFailed(f"{name}: mean loss of {CHECKED_STEPS} steps is {loss}, {OURS} has {losses[OURS]}")
     apart = max(losses.values()) - min(losses.values())
     return (
-        f"checked: {parameters[OURS]:,} parameters in every system; without dropout the mean loss of the first "
+        f"checked: {parameters:,} parameters in every system; without dropout the mean loss of the first "
         f"{CHECKED_STEPS} steps is {losses[OURS]:.5f}, and {apart:.1e} apart at most"
     )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10, help="turns of each system (%(default)s)")
-    parser.add_argument("--steps", type=int, default=5, help="training steps in a turn (%(default)s)")
+    parser = command_line(__doc__, "training steps")
     parser.add_argument("--torch-python", type=Path, help="a Python that has PyTorch; without it PyTorch is left out")
     parser.add_argument("--check", action=argparse.BooleanOptionalAction, default=True, help="compare losses first")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     options = parser.parse_args()
     console = Console()
     if options.torch_python is None:
@@ -174,7 +169,7 @@ def main() -> None:
         batches = make_batches(SETTINGS, options.steps)
         write_case(folder / "timed", SETTINGS | {"steps": options.steps}, batches, weights)
         with Workers(systems(folder / "timed", options.torch_python)) as workers:
-            versions = {name: v for hello in workers.hellos.values() for name, v in hello["versions"].items()}
+            versions = workers.versions
             answers = workers.interleave(options.rounds, options.steps)
     comparison = Comparison(
         work=f"translate tiny, one training step, batch {BATCH} × {LENGTH}",
@@ -184,9 +179,7 @@ def main() -> None:
         unit="tokens",
         versions=versions,
     )
-    console.print(comparison.table())
-    for file in comparison.write("training_step", options.output):
-        console.print(f"wrote {file}")
+    report("training_step", [comparison], options.output)
 
 
 if __name__ == "__main__":

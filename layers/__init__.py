@@ -2,6 +2,7 @@
 output, and independent of the applications and pipelines that use them."""
 
 from layers.attention import MultiHeadAttention
+from layers.cache import donated_caches
 from layers.dropout import Dropout
 from layers.embedding import TiedEmbedding
 from layers.position import RotaryEmbedding, SinusoidalPositionEncoding
@@ -17,5 +18,6 @@ __all__ = [
     "TiedEmbedding",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
+    "donated_caches",
     "rematerialise",
 ]

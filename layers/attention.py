@@ -5,6 +5,7 @@ time."""
 import keras
 from keras import ops
 
+from layers.cache import write_slots
 from layers.dropout import Dropout
 from layers.position import RotaryEmbedding
 
@@ -31,16 +32,40 @@ def dtype_config(layer):
     return keras.dtype_policies.serialize(policy)
 
 
+def reshape(x, shape):
+    """As `ops.reshape`, for shapes with sizes that are known only when the graph runs.
+
+    One unknown size becomes -1: the graph need not put the shape together at every call, which takes
+    a decoding step of one sentence longer than its arithmetic.
+    """
+    unknown = [axis for axis, size in enumerate(shape) if not isinstance(size, int)]
+    if len(unknown) == 1:
+        shape = [-1 if axis in unknown else size for axis, size in enumerate(shape)]
+    return ops.reshape(x, shape)
+
+
+def project(dense, x):
+    """`dense(x)` as a product of two matrices, where the graph would otherwise compute how to flatten x each time.
+
+    Args:
+        dense: a Dense layer.
+        x: shape (B, T, d).
+    """
+    batch, length = ops.shape(x)[:2]
+    y = dense(ops.reshape(x, (-1, x.shape[-1])))
+    return reshape(y, (batch, length, y.shape[-1]))
+
+
 def _split_heads(x, heads):
     """(B, T, heads · dh) -> (B, heads, T, dh)."""
-    batch, length = ops.shape(x)[0], ops.shape(x)[1]
-    return ops.transpose(ops.reshape(x, (batch, length, heads, x.shape[-1] // heads)), (0, 2, 1, 3))
+    batch, length = ops.shape(x)[:2]
+    return ops.transpose(reshape(x, (batch, length, heads, x.shape[-1] // heads)), (0, 2, 1, 3))
 
 
 def _merge_heads(x):
     """(B, heads, T, dh) -> (B, T, heads · dh)."""
     batch, heads, length, head_dim = ops.shape(x)
-    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * head_dim))
+    return reshape(ops.transpose(x, (0, 2, 1, 3)), (batch, length, heads * head_dim))
 
 
 def _attention_bias(key_mask, attention_mask, causal, query_length, key_length):
@@ -108,8 +133,10 @@ class MultiHeadAttention(keras.layers.Layer):
         attention_mask: boolean (B, T, S) or (T, S), True = may attend.
         use_causal_mask: hide later positions. Masks combine: a key must be visible in all of them. A row
             that sees no key at all gets a finite average over all keys.
-        cache: dict {"key": (B, h_kv, L, dh), "value": the same}. In self-attention, the query is one step
-            (B, 1, d) which is written at `position` and attends to positions up to its own. In
+        cache: dict {"key": (B, h_kv, slots, dh), "value": the same}. In self-attention, the query is one step
+            of each row, (B, 1, d), or of K hypotheses of each row, (B, K, d), which share the row's cache: the
+            step of hypothesis k is written to slot `position · K + k`. One hypothesis attends to the positions
+            up to its own; of several, `attention_mask` (B, K, slots) says which slots are each one's past. In
             cross-attention, the projected memory from `project_memory`.
         position: integer scalar or (B,), the step's position in each row; only with the cache of
             self-attention.
@@ -218,41 +245,44 @@ class MultiHeadAttention(keras.layers.Layer):
         return_attention_scores=False,
         training=None,
     ):
-        self._check_arguments(query, value, cache, position)
+        self._check_arguments(query, value, attention_mask, cache, position)
         key_mask = value_mask
         if self.is_cross_attention:
-            q = _split_heads(self.query(query), self.num_heads)  # (B, h, T, dh)
+            q = _split_heads(project(self.query, query), self.num_heads)  # (B, h, T, dh)
             cache_out = self.project_memory(value) if cache is None else cache
             k, v = cache_out["key"], cache_out["value"]  # (B, h_kv, S, dh)
         else:
             q, k, v = self._project_self(query, position)
             if cache is not None:
-                use_causal_mask = False  # implied by the positions filled so far
-                cache_out, seen = self._write(cache, k, v, position)
-                k, v = cache_out["key"], cache_out["value"]  # (B, h_kv, L, dh)
-                key_mask = seen if value_mask is None else ops.logical_and(seen, ops.cast(value_mask, "bool"))
+                use_causal_mask = False  # implied by the slots filled so far
+                first = ops.cast(position, "int32") * query.shape[1]
+                cache_out = {name: write_slots(cache[name], new, first) for name, new in (("key", k), ("value", v))}
+                k, v = cache_out["key"], cache_out["value"]  # (B, h_kv, slots, dh)
+                if attention_mask is None:
+                    filled = ops.arange(ops.shape(k)[2]) <= ops.reshape(first, (-1, 1))  # (1 or B, slots)
+                    key_mask = filled if key_mask is None else ops.logical_and(filled, ops.cast(key_mask, "bool"))
             elif key_mask is None:
                 # Keras fills `query_mask` only when a call has several tensor arguments.
                 key_mask = query_mask if query_mask is not None else getattr(query, "_keras_mask", None)
         bias = _attention_bias(key_mask, attention_mask, use_causal_mask, ops.shape(q)[2], ops.shape(k)[2])
         output, scores = self._attend(q, k, v, bias, training)
-        results = [self.output_projection(_merge_heads(output))]
+        results = [project(self.output_projection, _merge_heads(output))]
         if cache is not None:
             results.append(cache_out)
         if return_attention_scores:
             results.append(scores)
         return results[0] if len(results) == 1 else tuple(results)
 
-    def _check_arguments(self, query, value, cache, position):
+    def _check_arguments(self, query, value, attention_mask, cache, position):
         if self.is_cross_attention:
             if value is None and cache is None:
                 raise ValueError("Cross-attention needs a value or a cache. Received: neither")
         elif value is not None:
             raise ValueError("This layer was built without a value, as self-attention. Received: a value")
-        elif cache is not None and (position is None or query.shape[1] != 1):
+        elif cache is not None and (position is None or (query.shape[1] != 1 and attention_mask is None)):
             raise ValueError(
-                "A cached step of self-attention takes one query (B, 1, d) and its position. "
-                f"Received: query of shape {tuple(query.shape)}, position={position}"
+                "A cached step of self-attention takes one query (B, 1, d) and its position; several hypotheses "
+                f"(B, K, d) need an attention_mask. Received: query of shape {tuple(query.shape)}, position={position}"
             )
 
     def _project_self(self, query, position):
@@ -260,12 +290,21 @@ class MultiHeadAttention(keras.layers.Layer):
         rows, kv_width = self.num_heads * self.key_dim, self.num_kv_heads * self.key_dim
         # Splitting first and then transposing each part in four axes: the fused five-axis transpose is slow
         # without XLA, and the gradient of a split is one concatenation.
-        q, k, v = ops.split(self.query_key_value(query), [rows, rows + kv_width], axis=-1)
+        q, k, v = ops.split(project(self.query_key_value, query), [rows, rows + kv_width], axis=-1)
         q = _split_heads(q, self.num_heads)
         k, v = _split_heads(k, self.num_kv_heads), _split_heads(v, self.num_kv_heads)
         if self.rotary is not None:
-            q, k = self.rotary(q, position=position), self.rotary(k, position=position)
+            q, k = self._rotate(q, position), self._rotate(k, position)
         return q, k, v
+
+    def _rotate(self, x, position):
+        if position is None:
+            return self.rotary(x)
+        # The steps of a row's hypotheses stand at one position: to the rotation they are further heads.
+        batch, heads, count, dim = ops.shape(x)
+        return reshape(
+            self.rotary(reshape(x, (batch, heads * count, 1, dim)), position=position), (batch, heads, count, dim)
+        )
 
     def _attend(self, q, k, v, bias, training):
         """Returns the heads' outputs (B, h, T, dh) and the probabilities (B, h, T, S)."""
@@ -273,39 +312,31 @@ class MultiHeadAttention(keras.layers.Layer):
         # Query heads that share a key head become further rows of one product: no key or value is repeated.
         shared_rows = self.num_heads // self.num_kv_heads * length
         q = q * self.key_dim**-0.5  # before the product, which could overflow in float16
-        q = ops.reshape(q, (batch, self.num_kv_heads, shared_rows, self.key_dim))
+        q = reshape(q, (batch, self.num_kv_heads, shared_rows, self.key_dim))
         scores = ops.matmul(q, ops.transpose(k, (0, 1, 3, 2)))  # (B, h_kv, h/h_kv · T, S)
-        scores = ops.reshape(scores, (batch, self.num_heads, length, key_length))
+        scores = reshape(scores, (batch, self.num_heads, length, key_length))
         scores = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
         scores = ops.softmax(scores if bias is None else scores + ops.cast(bias, scores.dtype), axis=-1)
         scores = ops.cast(scores, self.compute_dtype)
         weights = self.weight_dropout(scores, training=training)
-        weights = ops.reshape(weights, (batch, self.num_kv_heads, shared_rows, key_length))
+        weights = reshape(weights, (batch, self.num_kv_heads, shared_rows, key_length))
         output = ops.matmul(weights, v)  # (B, h_kv, h/h_kv · T, dh)
-        return ops.reshape(output, (batch, self.num_heads, length, self.key_dim)), scores
+        return reshape(output, (batch, self.num_heads, length, self.key_dim)), scores
 
-    def _write(self, cache, key, value, position):
-        """Returns the cache with one more step, and the mask (1 or B, L) of the positions filled so far."""
-        slots = ops.arange(ops.shape(cache["key"])[2])[None, :]  # (1, L)
-        position = ops.reshape(ops.cast(position, "int32"), (-1, 1))  # (1 or B, 1)
-        # A one-hot `where`, since slice_update would become an XLA op that TensorFlow Serving refuses.
-        here = ops.equal(slots, position)[:, None, :, None]  # (1 or B, 1, L, 1)
-        written = {"key": ops.where(here, key, cache["key"]), "value": ops.where(here, value, cache["value"])}
-        return written, ops.less_equal(slots, position)
-
-    def empty_cache(self, batch_size, max_length):
+    def empty_cache(self, batch_size, max_length, hypotheses=1):
         """A cache of zeros for self-attention, in the compute dtype.
 
         Args:
             batch_size: integer or scalar tensor, B.
             max_length: integer, L: positions 0 to L - 1 can be decoded.
+            hypotheses: integer, K: how many share the cache of a row.
 
         Returns:
-            Dict {"key": (B, h_kv, L, dh), "value": the same}.
+            Dict {"key": (B, h_kv, L · K, dh), "value": the same}.
         """
         if not self.built or self.is_cross_attention:
             raise ValueError("empty_cache serves self-attention, after the layer is built.")
-        shape = (batch_size, self.num_kv_heads, max_length, self.key_dim)
+        shape = (batch_size, self.num_kv_heads, max_length * hypotheses, self.key_dim)
         return {name: ops.zeros(shape, dtype=self.compute_dtype) for name in ("key", "value")}
 
     def project_memory(self, value):
@@ -319,7 +350,7 @@ class MultiHeadAttention(keras.layers.Layer):
         """
         if not self.built or not self.is_cross_attention:
             raise ValueError("project_memory serves cross-attention, after the layer is built.")
-        k, v = ops.split(self.key_value(value), 2, axis=-1)
+        k, v = ops.split(project(self.key_value, value), 2, axis=-1)
         return {"key": _split_heads(k, self.num_kv_heads), "value": _split_heads(v, self.num_kv_heads)}
 
     def enable_lora(self, rank, lora_alpha=None):

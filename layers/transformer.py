@@ -3,7 +3,7 @@ feed-forward network, each behind a layer normalisation and around a residual co
 
 import keras
 
-from layers.attention import MultiHeadAttention, dtype_config
+from layers.attention import MultiHeadAttention, dtype_config, project
 from layers.dropout import Dropout
 
 
@@ -48,7 +48,8 @@ class FeedForward(keras.layers.Layer):
         self.output_projection.build((*x_shape[:-1], self.hidden_dim))
 
     def call(self, x, training=None):
-        return self.output_projection(self.hidden_dropout(self.hidden(x), training=training))
+        hidden = self.hidden_dropout(project(self.hidden, x), training=training)
+        return project(self.output_projection, hidden)
 
     def compute_output_shape(self, x_shape):
         return x_shape
@@ -215,13 +216,15 @@ class TransformerDecoderBlock(_TransformerBlock):
         cross_attention: whether the block attends to a memory.
 
     Call arguments:
-        x: shape (B, T, d); in a decoding step (B, 1, d).
+        x: shape (B, T, d); in a decoding step (B, 1, d), or (B, K, d) for K hypotheses of each row.
         memory: shape (B, S, d_memory); not needed with a cache.
         mask: boolean (B, T), True = real target. Default: the mask attached to x. Not used in a decoding
             step.
         memory_mask: boolean (B, S), True = real.
         cache: dict from `make_cache` or from the previous step; needs `position`.
         position: integer scalar or (B,), the step's position in each row.
+        visible: boolean (B, K, L · K), the slots of the cache that are each hypothesis' past, with itself; see
+            `MultiHeadAttention`. Needed for more hypotheses than one.
         return_attention_scores: also return a dict {"self": (B, h, T, T or L), "cross": (B, h, T, S)}.
         training: whether dropout is active.
 
@@ -291,6 +294,7 @@ class TransformerDecoderBlock(_TransformerBlock):
         memory_mask=None,
         cache=None,
         position=None,
+        visible=None,
         return_attention_scores=False,
         training=None,
     ):
@@ -309,6 +313,7 @@ class TransformerDecoderBlock(_TransformerBlock):
         else:
             branch, new_cache["self"], scores["self"] = self.self_attention(
                 self.self_attention_norm(x),
+                attention_mask=visible,
                 cache=cache["self"],
                 position=position,
                 return_attention_scores=True,
@@ -338,20 +343,21 @@ class TransformerDecoderBlock(_TransformerBlock):
         if not self.cross_attention and memory is not None:
             raise ValueError("A block with cross_attention=False takes no memory. Received: a memory")
 
-    def make_cache(self, batch_size, max_length, memory=None):
+    def make_cache(self, batch_size, max_length, memory=None, hypotheses=1):
         """The cache for decoding from position 0, with the memory projected once.
 
         Args:
             batch_size: integer or scalar tensor, B.
             max_length: integer, L: positions 0 to L - 1 can be decoded.
             memory: shape (B, S, d_memory), for a block with cross-attention.
+            hypotheses: integer, K: how many each row has.
 
         Returns:
-            Dict {"self": {"key", "value": (B, h_kv, L, dh)}, "cross": {"key", "value": (B, h_kv, S, dh)}},
+            Dict {"self": {"key", "value": (B, h_kv, L · K, dh)}, "cross": {"key", "value": (B, h_kv, S, dh)}},
             without "cross" where there is no cross-attention.
         """
         self._check_memory(memory, cached=False)
-        cache = {"self": self.self_attention.empty_cache(batch_size, max_length)}
+        cache = {"self": self.self_attention.empty_cache(batch_size, max_length, hypotheses)}
         if self.cross_attention:
             cache["cross"] = self.memory_attention.project_memory(memory)
         return cache

@@ -17,7 +17,7 @@ from pathlib import Path
 from pipelines import config
 from pipelines.cluster import Cluster
 from pipelines.errors import UserError, WorkerLost
-from pipelines.options import EvaluateOptions, PredictOptions
+from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions
 from pipelines.runs import Run
 
 # A worker that left at once would itself be taken for the lost one by those who find out later: TensorFlow waits
@@ -37,6 +37,8 @@ class App:
         task: Returns the app's `pipelines.task.Task` class. A function, because its import takes TensorFlow along.
         evaluate: Options class of `evaluate`.
         predict: Options class of `predict`.
+        explain: Options class of `explain`.
+        export: Options class of `export`.
     """
 
     name: str
@@ -45,12 +47,16 @@ class App:
     task: Callable[[], type]
     evaluate: type[EvaluateOptions] = EvaluateOptions
     predict: type[PredictOptions] = PredictOptions
+    explain: type[ExplainOptions] = ExplainOptions
+    export: type[ExportOptions] = ExportOptions
 
 
 COMMANDS = {
     "train": "train a model, or go on with a run that was interrupted",
     "evaluate": "measure a run on held-out data",
     "predict": "answer inputs with a run's model",
+    "explain": "draw what the answers to inputs rest on",
+    "export": "write a SavedModel for TensorFlow Serving",
 }
 
 

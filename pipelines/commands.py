@@ -2,11 +2,12 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
+import re
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import keras
@@ -16,7 +17,11 @@ from pipelines.cli import STARTED, App
 from pipelines.config import TrainConfig, from_dict, to_dict
 from pipelines.distribution import Distribution
 from pipelines.errors import UserError
-from pipelines.options import EvaluateOptions, PredictOptions
+from pipelines.export import versions
+from pipelines.export.check import check
+from pipelines.export.servable import write
+from pipelines.files import naming_full_disk, write_atomically
+from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, InputOptions, PredictOptions, RunOptions
 from pipelines.runs import Run
 from pipelines.task import Task
 from pipelines.training.checkpoints import Checkpoints
@@ -39,12 +44,8 @@ def train(app: App, config: TrainConfig) -> None:
             run.write_config(app.name, config)
         print(f"run {run.path}: {model.count_params():,} parameters, {total_steps(task, config):,} steps planned")
         print(_plan(distribution, config, task))
-        try:
+        with naming_full_disk(run.path):
             trainer.fit()
-        except (tf.errors.ResourceExhaustedError, tf.errors.UnknownError) as error:
-            if "No space left" not in str(error):  # what TensorFlow's own writers make of a full disk
-                raise
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(run.path)) from None
         minutes = (time.time() - STARTED) / 60
         where = "" if run.path.parts[:2] == ("runs", app.name) else f" --run-dir {run.path}"
         print(
@@ -101,8 +102,21 @@ def prepare_keras(config: TrainConfig) -> None:
     keras.config.set_dtype_policy(config.precision)
 
 
-def _restore(app: App, options: EvaluateOptions | PredictOptions) -> tuple[Task, keras.Model, Run, int]:
-    """The task and the model of a run, with the weights of the checkpoint asked for."""
+@dataclasses.dataclass
+class _Trained:
+    """A run's task, and its model with the weights asked for."""
+
+    run: Run
+    task: Task
+    model: keras.Model
+    steps: list[int]  # of the checkpoints that the weights are from, the last one the newest
+
+    def __str__(self):
+        mean = f", mean of {len(self.steps)} checkpoints from step {self.steps[0]}" if len(self.steps) > 1 else ""
+        return f"run {self.run.path}, checkpoint of step {self.steps[-1]}{mean}"
+
+
+def _restore(app: App, options: RunOptions) -> _Trained:
     run = Run.find(app.name, options.run_dir)
     config = run.read_config(app)
     checkpoints = Checkpoints(run.checkpoints)
@@ -117,37 +131,79 @@ def _restore(app: App, options: EvaluateOptions | PredictOptions) -> tuple[Task,
         kind: [v.value for v in model.trainable_variables],
         "state": [v.value for v in model.non_trainable_variables],
     }
-    checkpoints.restore(values, step)
-    return task, model, run, step
+    return _Trained(run, task, model, checkpoints.restore_mean(values, step, options.average))
 
 
 def evaluate(app: App, options: EvaluateOptions) -> None:
     """Measures a run on held-out data and writes `metrics.json`."""
-    task, model, run, step = _restore(app, options)
-    print(f"run {run.path}, checkpoint of step {step}")
-    splits = {name: found | {"step": step} for name, found in task.evaluate(model, options).items()}
+    trained = _restore(app, options)
+    print(trained)
+    origin = {"step": trained.steps[-1], "average": len(trained.steps)}
+    splits = {name: found | origin for name, found in trained.task.evaluate(trained.model, options).items()}
     name, first = next(iter(splits.items()))
-    run.write_metrics({"split": name} | first | {"splits": splits})
+    trained.run.write_metrics({"split": name} | first | {"splits": splits})
 
 
 def predict(app: App, options: PredictOptions) -> None:
     """Answers inputs from the arguments, a file or standard input."""
     rows, source = _inputs(options)
-    task, model, _, _ = _restore(app, options)
+    trained = _restore(app, options)
+    for answer in _good(trained.task.predict(trained.model, rows, options), len(rows), source, options):
+        # A skipped row leaves an empty line, so that answers stay aligned with a file of inputs.
+        print(json.dumps(answer, ensure_ascii=False) if options.json else answer.get("text", ""))
+
+
+def explain(app: App, options: ExplainOptions) -> None:
+    """Draws for each input what the model's answer rests on."""
+    rows, source = _inputs(options)
+    trained = _restore(app, options)
+    folder = options.output or trained.run.explain
+    for answer in _good(trained.task.explain(trained.model, rows, options), len(rows), source, options):
+        if "error" not in answer:
+            file = folder / f"{answer['row']:04d}-{_slug(answer['source'])}.png"
+            write_atomically(file, tf.io.encode_png(answer["picture"]).numpy())
+            print(f"{answer['text']}\n{file}")
+
+
+def _slug(text: str) -> str:
+    """The beginning of a text as a part of a file's name."""
+    return "-".join(re.findall(r"\w+", text.lower()))[:40].strip("-") or "input"
+
+
+def _good(answers: Iterable[dict], count: int, source: str, options: InputOptions) -> Iterator[dict]:
+    """The answers, up to the first error, or with the errors counted and named at the end."""
     skipped = []
-    for answer in task.predict(model, rows, options):
+    for answer in answers:
         if "error" in answer:
             if options.on_bad_example == "fail":
                 raise UserError(f"{source}, row {answer['row']}: {answer['error']}")
             skipped.append(answer["row"])
-        # A skipped row leaves an empty line, so that answers stay aligned with a file of inputs.
-        print(json.dumps(answer, ensure_ascii=False) if options.json else answer.get("text", ""))
+        yield answer
     if skipped:
         shown = ", ".join(map(str, skipped[:5])) + (" ..." if len(skipped) > 5 else "")
-        print(f"{source}: skipped {len(skipped)} of {len(rows)} rows: {shown}", file=sys.stderr)
+        print(f"{source}: skipped {len(skipped)} of {count} rows: {shown}", file=sys.stderr)
 
 
-def _inputs(options: PredictOptions) -> tuple[list[str], str]:
+def export(app: App, options: ExportOptions) -> None:
+    """Writes a SavedModel that takes raw inputs, checks it as a server would see it, and publishes it."""
+    trained = _restore(app, options)
+    print(trained)
+    base = options.output / app.name
+    origin = {
+        "app": app.name,
+        "run": trained.run.path.name,
+        "steps": trained.steps,
+        "options": {key: value for key, value in to_dict(options).items() if key not in ("run_dir", "output")},
+    }
+    with versions.publishing(base, options.version, options.keep) as (directory, version), naming_full_disk(base):
+        print("writing and checking the SavedModel; this takes half a minute")
+        write(directory, app.name, trained.model, trained.task.servable(trained.model, options), origin)
+        print(check(directory))
+    size = sum(file.stat().st_size for file in (base / str(version)).rglob("*") if file.is_file())
+    print(f"{base / str(version)}: {size / 1e6:.1f} MB")
+
+
+def _inputs(options: InputOptions) -> tuple[list[str], str]:
     """The rows to answer, and what to call them in errors."""
     if options.inputs and options.file:
         raise UserError("give inputs as arguments or with --file, not both")
@@ -158,7 +214,7 @@ def _inputs(options: PredictOptions) -> tuple[list[str], str]:
     return [_decoded(line, row, name, options) for row, line in enumerate(lines, 1)], name
 
 
-def _lines(options: PredictOptions) -> tuple[list[bytes], str]:
+def _lines(options: InputOptions) -> tuple[list[bytes], str]:
     """The lines of the file or of standard input, and its name."""
     if options.file:
         try:
@@ -179,7 +235,7 @@ def _lines(options: PredictOptions) -> tuple[list[bytes], str]:
     return lines, name
 
 
-def _decoded(line: bytes, row: int, name: str, options: PredictOptions) -> str:
+def _decoded(line: bytes, row: int, name: str, options: InputOptions) -> str:
     try:
         return line.rstrip(b"\r").decode("utf-8")
     except UnicodeDecodeError:

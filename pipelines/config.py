@@ -11,7 +11,8 @@ import dataclasses
 import difflib
 import io
 import re
-from collections.abc import Mapping, Sequence
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -200,9 +201,21 @@ def parse(default: Config, arguments: Sequence[str], program: str, where: str = 
         raise UserError(_one_line(printed.getvalue(), where)) from None
     if unknown:
         name = unknown[0].split("=")[0]
-        known = [f"--{key}".replace("_", "-") for key in flatten(default)]
+        known = [f"--{key}".replace("_", "-") for key in _flag_names(type(default))]
         raise UserError(f"unknown argument {name}{nearest(name.replace('_', '-'), known)}; try {program} --help")
     return config
+
+
+def _flag_names(cls: type, prefix: str = "") -> Iterator[str]:
+    """The names of a configuration's fields as flags spell them: a nested one's prefix can be annotated away."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        nested, *notes = typing.get_args(hints[field.name]) or [hints[field.name]]
+        if dataclasses.is_dataclass(nested):
+            bare = any(getattr(note, "name", None) == "" for note in notes)
+            yield from _flag_names(nested, prefix if bare else f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}"
 
 
 def _one_line(box: str, where: str) -> str:

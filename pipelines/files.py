@@ -1,6 +1,9 @@
-"""Small files that are whole or not there."""
+"""Files that are whole or not there, and what full disks are called."""
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -13,3 +16,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Returns when a file, or a directory's list of names, has reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming_full_disk(path: Path) -> Iterator[None]:
+    """Turns what TensorFlow's writers make of a full disk into the error of the operating system, with the path."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) or "No space left" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None

@@ -90,9 +90,9 @@ def launch(command: Sequence[str], workers: int, threads: int | None = None) -> 
             signal.signal(number, lambda number, frame: events.put(("signal", number)))
     processes = []
     try:
-        addresses = _free_addresses(workers)
+        addresses = free_addresses(workers)
         for index in range(workers):
-            processes.append(_start(command, _environment(addresses, index, threads)))
+            processes.append(_start(command, worker_environment(addresses, index, threads)))
         return _Supervisor(processes, events).run()
     finally:
         for process in processes:
@@ -102,7 +102,11 @@ def launch(command: Sequence[str], workers: int, threads: int | None = None) -> 
             signal.signal(number, handler)
 
 
-def _free_addresses(count: int) -> list[str]:
+def free_addresses(count: int) -> list[str]:
+    """Addresses `localhost:PORT` on which nobody listens, all different.
+
+    The ports are free again when this returns: whoever is to listen on them should soon do so.
+    """
     with contextlib.ExitStack() as stack:  # all are held until all are chosen, so that none is chosen twice
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -110,9 +114,16 @@ def _free_addresses(count: int) -> list[str]:
         return [f"localhost:{each.getsockname()[1]}" for each in sockets]
 
 
-def _environment(addresses: list[str], index: int, threads: int | None) -> dict[str, str]:
+def worker_environment(addresses: Sequence[str], index: int, threads: int | None = None) -> dict[str, str]:
+    """The environment of one worker: that of this process, with its place in the cluster and its share of the cores.
+
+    Args:
+        addresses: Of all workers, in order.
+        index: Which of them this one is, from 0.
+        threads: Threads of TensorFlow; default is what the environment says, else an equal share of the cores.
+    """
     task = {"type": "worker", "index": index}
-    environment = dict(os.environ, TF_CONFIG=json.dumps({"cluster": {"worker": addresses}, "task": task}))
+    environment = dict(os.environ, TF_CONFIG=json.dumps({"cluster": {"worker": list(addresses)}, "task": task}))
     environment.setdefault("PYTHONUNBUFFERED", "1")  # lines come when they are printed
     share = max(1, len(os.sched_getaffinity(0)) // len(addresses))
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):  # XLA and tf.data keep within them, too

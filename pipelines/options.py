@@ -10,13 +10,28 @@ from pipelines.config import require_at_least
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateOptions:
-    """What `evaluate` needs in every app."""
+class RunOptions:
+    """Which model of which run."""
 
     # Directory of the run; default is the newest one.
     run_dir: Path | None = None
     # Checkpoint to use: the best one, the newest one, or a step number.
     checkpoint: str = "best"
+    # Use the mean of the weights of this many checkpoints, the chosen one the last.
+    average: int = 1
+
+    def check(self) -> None:
+        """Refuses values out of range, those of an app's nested options too."""
+        require_at_least(1, self, "average")
+        for field in dataclasses.fields(self):
+            if dataclasses.is_dataclass(nested := getattr(self, field.name)):
+                nested.check()
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateOptions(RunOptions):
+    """What `evaluate` needs in every app."""
+
     # Split to evaluate; `all` takes every test split of the data set.
     split: str = "test"
     # Examples in a batch.
@@ -25,27 +40,57 @@ class EvaluateOptions:
     on_bad_example: Literal["fail", "skip"] = "fail"
 
     def check(self) -> None:
+        super().check()
         require_at_least(1, self, "batch_size")
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictOptions:
-    """What `predict` needs in every app."""
+class InputOptions(RunOptions):
+    """Inputs to answer."""
 
     # Inputs; without any, they are read from --file or, a line each, from standard input.
     inputs: tyro.conf.Positional[tuple[str, ...]] = ()
     # File with an input a line.
     file: Path | None = None
-    # Print one JSON object a line.
-    json: bool = False
-    # Directory of the run; default is the newest one.
-    run_dir: Path | None = None
-    # Checkpoint to use: the best one, the newest one, or a step number.
-    checkpoint: str = "best"
-    # Inputs in a batch.
-    batch_size: int = 64
     # What to do with an input that cannot be used: stop with its row number, or count it, name it and go on.
     on_bad_example: Literal["fail", "skip"] = "fail"
 
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions(InputOptions):
+    """What `predict` needs in every app."""
+
+    # Print one JSON object a line.
+    json: bool = False
+    # Inputs in a batch.
+    batch_size: int = 64
+
     def check(self) -> None:
+        super().check()
         require_at_least(1, self, "batch_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExplainOptions(InputOptions):
+    """What `explain` needs in every app."""
+
+    # Folder for the pictures; default is `explain` in the run.
+    output: Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions(RunOptions):
+    """What `export` needs in every app."""
+
+    # Folder that models are exported to, each under its app's name.
+    output: Path = Path("saved_models")
+    # Version of the export, a number; default is the one after the newest.
+    version: int | None = None
+    # Keep this many of the newest versions and remove older ones; 0 keeps all.
+    keep: int = 0
+
+    def check(self) -> None:
+        super().check()
+        require_at_least(0, self, "keep")
+        if self.version is not None:
+            require_at_least(1, self, "version")

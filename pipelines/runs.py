@@ -6,6 +6,7 @@ runs/<app>/<name>/config.yaml     the whole configuration, `auto` settings resol
                   logs/           TensorBoard: train, validation
                   history.jsonl   one object a step and one a validation
                   metrics.json    what `evaluate` found
+                  explain/        pictures that `explain` drew
 """
 
 import dataclasses
@@ -35,6 +36,7 @@ class Run:
         self.checkpoints = self.path / "checkpoints"
         self.logs = self.path / "logs"
         self.history_file = self.path / "history.jsonl"
+        self.explain = self.path / "explain"
         self.metrics_file = self.path / "metrics.json"
         self.made_here = False  # by `new`
 

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from pipelines.batching import WHOLE, Shard
 from pipelines.config import TrainConfig
-from pipelines.options import EvaluateOptions, PredictOptions
+from pipelines.export.servable import Servable
+from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions
 from pipelines.runs import Run
 
 Sums = dict[str, tuple[tf.Tensor, tf.Tensor]]
@@ -111,4 +112,15 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterable[dict[str, Any]]:
-        """Answers inputs in order. Each answer is a JSON object; its `text` is what is shown without --json."""
+        """Answers inputs in order. Each answer is a JSON object; its `text` is what is shown without --json.
+
+        It names its `row`, from 1 on, and either answers or says in `error` why it cannot.
+        """
+
+    @abc.abstractmethod
+    def explain(self, model: keras.Model, rows: Sequence[str], options: ExplainOptions) -> Iterable[dict[str, Any]]:
+        """As `predict`; an answer also has its `source` and a `picture`, uint8 of shape (height, width, 3)."""
+
+    @abc.abstractmethod
+    def servable(self, model: keras.Model, options: ExportOptions) -> Servable:
+        """What an export of the model can be asked for."""

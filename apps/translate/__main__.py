@@ -1,6 +1,12 @@
 """`python -m apps.translate`: train, evaluate and use a model that translates."""
 
-from apps.translate.config import TranslateConfig, TranslateEvaluateOptions
+from apps.translate.config import (
+    TranslateConfig,
+    TranslateEvaluateOptions,
+    TranslateExplainOptions,
+    TranslateExportOptions,
+    TranslatePredictOptions,
+)
 from pipelines.cli import App, main
 
 
@@ -16,6 +22,9 @@ APP = App(
     config=TranslateConfig,
     task=_task,
     evaluate=TranslateEvaluateOptions,
+    predict=TranslatePredictOptions,
+    explain=TranslateExplainOptions,
+    export=TranslateExportOptions,
 )
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ python -m apps.translate train --dataset multi30k    29,000 image captions, Engl
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+import tyro
 
 from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
 from pipelines.errors import UserError
-from pipelines.options import EvaluateOptions
+from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +99,57 @@ class TranslateConfig(TrainConfig):
 
 
 @dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """How a translation is sought."""
+
+    # Hypotheses that are followed at a time; 1 takes the likeliest token each time.
+    beam: int = 4
+    # How much longer translations are favoured: scores are divided by ((5 + tokens) / 6) to this power.
+    length_penalty: float = 1.0
+
+    def check(self) -> None:
+        require_at_least(1, self, "beam")
+        require_at_least(0, self, "length_penalty")
+
+
+GREEDY = SearchConfig(beam=1)
+# Flags without a prefix: --beam, not --search.beam.
+Search = Annotated[SearchConfig, tyro.conf.arg(name="")]
+
+
+@dataclasses.dataclass(frozen=True)
 class TranslateEvaluateOptions(EvaluateOptions):
     """Measure BLEU and chrF on held-out data."""
 
     # Also score a word-by-word dictionary and the nearest training sentence; auto does so for the sample.
     baselines: Literal["auto", "on", "off"] = "auto"
+    search: Search = SearchConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslatePredictOptions(PredictOptions):
+    """Translate texts."""
+
+    # Translations to give of each text, best first.
+    n_best: int = 1
+    search: Search = SearchConfig()
+
+    def check(self) -> None:
+        super().check()
+        require_at_least(1, self, "n_best")
+        if self.n_best > self.search.beam:
+            raise UserError(f"--n-best {self.n_best}: only --beam {self.search.beam} hypotheses are followed")
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslateExplainOptions(ExplainOptions):
+    """Draw what the model looked at while it translated."""
+
+    search: Search = SearchConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslateExportOptions(ExportOptions):
+    """Write a SavedModel that takes texts, for TensorFlow Serving."""
+
+    search: Search = SearchConfig()

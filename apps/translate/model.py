@@ -139,26 +139,35 @@ class TranslationTransformer(keras.Model):
             scores.append(attended["cross"])
         return ops.stack(scores, axis=1)
 
-    def start_decoding(self, source, max_length):
+    def start_decoding(self, source, max_length, hypotheses=1):
         """What step-by-step decoding carries along: the source's mask, and each layer's keys and values.
 
         Args:
             source: Ids (B, S).
             max_length: Target tokens to keep room for.
+            hypotheses: How many of each row there are.
         """
         memory = self.encode(source)
-        batch_size = ops.shape(source)[0]
-        caches = [block.make_cache(batch_size, max_length, memory=memory) for block in self.decoder]
+        rows = ops.shape(source)[0]
+        caches = [block.make_cache(rows, max_length, memory, hypotheses) for block in self.decoder]
         return {"mask": ops.not_equal(source, 0), "caches": caches}
 
-    def decode_step(self, tokens, position, state):
-        """Predicts the token after `tokens` (B,), which stand at `position` (scalar). Returns logits (B, V), state."""
-        x = self.embed(tokens[:, None], position=position)  # (B, 1, d)
+    def decode_step(self, frontier, state):
+        """Predicts the token after each hypothesis of a `Frontier`. Returns logits (B, K, V) and the state."""
+        rows, hypotheses = ops.shape(frontier.tokens)
+        x = self.embed(ops.reshape(frontier.tokens, (-1, 1)), position=frontier.position)  # (B · K, 1, d)
+        x = ops.reshape(x, (rows, hypotheses, x.shape[-1]))
         caches = []
         for block, cache in zip(self.decoder, state["caches"], strict=True):
-            x, cache = block(x, memory_mask=state["mask"], cache=cache, position=position)
+            x, cache = block(
+                x,
+                memory_mask=state["mask"],
+                cache=cache,
+                position=frontier.position,
+                visible=frontier.visible,
+            )
             caches.append(cache)
-        logits = self.embedding(self.decoder_norm(x), reverse=True)[:, 0]
+        logits = self.embedding(self.decoder_norm(x), reverse=True)
         return logits, {"mask": state["mask"], "caches": caches}
 
     def get_config(self):

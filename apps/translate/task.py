@@ -12,16 +12,24 @@ from rich.table import Table
 
 from apps.translate import data
 from apps.translate.baselines import DictionaryBaseline, NearestNeighbourBaseline
-from apps.translate.config import TranslateConfig, TranslateEvaluateOptions
+from apps.translate.config import (
+    GREEDY,
+    SearchConfig,
+    TranslateConfig,
+    TranslateEvaluateOptions,
+    TranslateExplainOptions,
+    TranslateExportOptions,
+    TranslatePredictOptions,
+)
 from apps.translate.model import TranslationTransformer
 from apps.translate.scores import scores, signatures
-from apps.translate.translator import Translator
+from apps.translate.translator import Translation, Translator
 from pipelines import losses
 from pipelines.batching import bucket_boundaries
 from pipelines.config import override
 from pipelines.errors import UserError
+from pipelines.export.servable import Servable
 from pipelines.interpretation import attention_heatmap
-from pipelines.options import PredictOptions
 from pipelines.task import Report, Task
 from pipelines.text import parallel
 from pipelines.text.batches import token_batches
@@ -32,6 +40,7 @@ SHUFFLE_BUFFER = 50_000  # pairs; a smaller corpus is shuffled whole
 VALIDATION_DECODED = 500  # pairs of the validation split that are translated at each validation
 SHOWN = 8  # translations shown in TensorBoard
 PICTURED = 2  # attention maps shown in TensorBoard
+WARMUP_ROWS = 8  # texts that an export is checked with, and a server warms up on
 
 
 class TranslateTask(Task):
@@ -41,8 +50,6 @@ class TranslateTask(Task):
     unit = "tokens"
     validation_metrics = ("loss", "accuracy", "bleu", "chrf")
     maximize = frozenset({"accuracy", "bleu", "chrf"})
-
-    _cached_translator: Translator | None = None
 
     @property
     def _model_file(self):
@@ -83,6 +90,7 @@ class TranslateTask(Task):
 
     def load(self) -> None:
         self.tokenizer = Tokenizer(self._model_file)
+        self._translators: dict[tuple, Translator] = {}
 
     @functools.cached_property
     def _splits(self):
@@ -159,36 +167,38 @@ class TranslateTask(Task):
 
     def report(self, model: keras.Model) -> Report:
         pairs = self._validation[:VALIDATION_DECODED]
-        translator = self._translator(model)
+        translator = self._translator(model, GREEDY)
         rows = translator.tokenize([source for source, _ in pairs])
         kept = [i for i, row in enumerate(rows) if len(row) <= translator.limit]
-        answers = [t.text for t in translator.translate([rows[i] for i in kept], self.config.batch_size)]
+        answers = [best.text for best, *_ in translator.translate([rows[i] for i in kept], self.config.batch_size)]
         pairs = [pairs[i] for i in kept]
         found = scores(answers, [reference for _, reference in pairs])
         shown = list(zip(pairs, answers, strict=True))[:SHOWN]
         rows = [[cell.replace("|", "&#124;") for cell in (*pair, answer)] for pair, answer in shown]
         lines = [f"| {' | '.join(row)} |" for row in rows]
         table = "\n".join(["| source | reference | translation |", "|---|---|---|", *lines])
-        images = {
-            f"attention/{i}": self._attention_picture(model, source, answer)
-            for i, ((source, _), answer) in enumerate(shown[:PICTURED])
-            if answer
-        }
+        pictures = self._attention_pictures(translator, [source for source, _ in pairs[:PICTURED]])
+        images = {f"attention/{i}": picture for i, (_, picture) in enumerate(pictures)}
         return Report({name: found[name] for name in ("bleu", "chrf")}, {"translations": table}, images)
 
-    def _translator(self, model) -> Translator:
-        """One translator a model, so that its graphs are traced once and not at every validation."""
-        if self._cached_translator is None or self._cached_translator.model is not model:
+    def _translator(self, model, search: SearchConfig, n_best: int = 1) -> Translator:
+        """One translator a model and way to search, so that graphs are traced once and not at every validation."""
+        key = (id(model), search, n_best)
+        if key not in self._translators:
             lengths = (*self.config.buckets, self.config.max_length)
-            self._cached_translator = Translator(model, self.tokenizer, lengths)
-        return self._cached_translator
+            self._translators[key] = Translator(model, self.tokenizer, lengths, search, n_best)
+        return self._translators[key]
 
-    def _attention_picture(self, model, source: str, target: str) -> np.ndarray:
-        """Cross-attention of a translation, averaged over layers and heads."""
-        ids = [self.tokenizer.tokenize(tf.constant([text])).to_tensor() for text in (source, target)]
-        weights = np.mean(model.attention(*ids).numpy()[0], axis=(0, 1))  # (T, S)
-        pieces = [self.tokenizer.pieces(text) for text in (source, target)]
-        return attention_heatmap(weights, columns=pieces[0], rows=pieces[1], title=target)
+    def _attention_pictures(self, translator: Translator, sources: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+        """The translation of each source, and what was looked at for every one of its tokens."""
+        for source in sources:
+            found = translator.explain(tf.constant([source]))
+            translation = found.translation.numpy()[0].decode("utf-8", errors="replace")
+            columns, rows = (
+                [piece.decode("utf-8", errors="replace") for piece in tokens.numpy()[0]]
+                for tokens in (found.source_tokens, found.translation_tokens)
+            )
+            yield translation, attention_heatmap(found.attention.numpy()[0], columns, rows, title=translation)
 
     def evaluate(self, model: keras.Model, options: TranslateEvaluateOptions) -> dict[str, dict[str, float]]:
         found = {}
@@ -216,7 +226,7 @@ class TranslateTask(Task):
         return [split]
 
     def _evaluate_split(self, model, name, pairs, options) -> dict[str, float]:
-        translator = self._translator(model)
+        translator = self._translator(model, options.search)
         rows = translator.tokenize([source for source, _ in pairs])
         too_long = [i for i, row in enumerate(rows) if len(row) > translator.limit]
         if too_long:
@@ -229,7 +239,7 @@ class TranslateTask(Task):
                 raise UserError(f"{name}: no pair is short enough for this model; give shorter texts")
             pairs, rows = [pairs[i] for i in kept], [rows[i] for i in kept]
         sources, references = map(list, zip(*pairs, strict=True))
-        systems = {"model": [t.text for t in translator.translate(rows, options.batch_size)]}
+        systems = {"model": [best.text for best, *_ in translator.translate(rows, options.batch_size)]}
         is_sample = self.config.dataset == "sample" and not self.config.train
         if options.baselines == "on" or (options.baselines == "auto" and is_sample):
             text, inspection, _ = self._train
@@ -249,22 +259,59 @@ class TranslateTask(Task):
     def _too_long(self, row: np.ndarray) -> str:
         return f"{len(row) - 1} pieces, the model takes {self.config.max_length - 1}; split the text into sentences"
 
-    def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterator[dict]:
-        translator = self._translator(model)
+    def predict(self, model: keras.Model, rows: Sequence[str], options: TranslatePredictOptions) -> Iterator[dict]:
+        translator = self._translator(model, options.search, options.n_best)
         for begin in range(0, len(rows), options.batch_size):
             chunk = rows[begin : begin + options.batch_size]
             tokens = translator.tokenize(chunk)
-            errors = {}
-            for index, ids in enumerate(tokens):
-                if len(ids) < 2:  # nothing but the end token
-                    errors[index] = "empty text; give a sentence to translate"
-                elif len(ids) > translator.limit:
-                    errors[index] = self._too_long(ids)
-            good = [i for i in range(len(chunk)) if i not in errors]
-            answers = dict(zip(good, translator.translate([tokens[i] for i in good], options.batch_size), strict=True))
-            for index, text in enumerate(chunk):
-                row = {"row": begin + index + 1, "source": text}
-                if index in errors:
-                    yield row | {"error": errors[index]}
-                else:
-                    yield row | {"text": answers[index].text, "score": round(answers[index].score, 4)}
+            errors = [self._error(translator, ids) for ids in tokens]
+            good = [ids for ids, error in zip(tokens, errors, strict=True) if not error]
+            answers = iter(translator.translate(good, options.batch_size))
+            for row, (text, error) in enumerate(zip(chunk, errors, strict=True), begin + 1):
+                yield {"row": row, "source": text} | ({"error": error} if error else _as_json(next(answers)))
+
+    def _error(self, translator: Translator, ids: np.ndarray) -> str | None:
+        """Why a tokenized text cannot be translated."""
+        if len(ids) < 2:  # nothing but the end token
+            return "empty text; give a sentence to translate"
+        return self._too_long(ids) if len(ids) > translator.limit else None
+
+    def explain(self, model: keras.Model, rows: Sequence[str], options: TranslateExplainOptions) -> Iterator[dict]:
+        translator = self._translator(model, options.search)
+        for row, (text, ids) in enumerate(zip(rows, translator.tokenize(rows), strict=True), 1):
+            answer = {"row": row, "source": text}
+            if error := self._error(translator, ids):
+                yield answer | {"error": error}
+            else:
+                ((translation, picture),) = self._attention_pictures(translator, [text])
+                yield answer | {"text": translation, "picture": picture}
+
+    def servable(self, model: keras.Model, options: TranslateExportOptions) -> Servable:
+        translator = self._translator(model, options.search)
+        text = tf.TensorSpec([None], tf.string, name="text")
+
+        @tf.function(input_signature=[text])
+        def translate(text):
+            translation, score = translator.from_texts(text)
+            return {"translation": translation, "score": score}
+
+        @tf.function(input_signature=[text])
+        def explain(text):
+            return translator.explain(text)._asdict()
+
+        # Lengths and batches as they will come: one short text, and several of the validation split with an empty one.
+        limit = translator.limit
+        sources = [source for source, _ in self._validation[: 2 * WARMUP_ROWS]]
+        kept = [s for s, ids in zip(sources, translator.tokenize(sources), strict=True) if len(ids) <= limit]
+        several = np.array([*kept[:WARMUP_ROWS], ""], object)
+        examples = [{"text": several[:1]}, {"text": several}]
+        return Servable(
+            {"serving_default": translate, "explain": explain},
+            {"serving_default": examples, "explain": examples[:1]},
+            [self.tokenizer],
+        )
+
+
+def _as_json(translations: Sequence[Translation]) -> dict:
+    best, *others = ({"text": t.text, "score": round(t.score, 4)} for t in translations)
+    return best | ({"others": others} if others else {})

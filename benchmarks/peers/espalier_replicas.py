@@ -5,9 +5,7 @@ starts). Each turn is answered with the share of its time that went into adding 
 slowest replica included.
 """
 
-import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +20,7 @@ from benchmarks.peers.espalier_translate import load, make_step
 from benchmarks.peers.worker import read_case, serve
 from pipelines.config import TrainConfig
 from pipelines.distribution import Distribution
+from pipelines.launch import free_addresses, worker_environment
 
 
 class TimedDistribution(Distribution):
@@ -49,15 +48,11 @@ def _timestamp_after(tensors):
 
 def start_others(count: int) -> None:
     """Makes this process worker 0, and starts the other workers, which end with it."""
-    sockets = [socket.create_server(("", 0)) for _ in range(count)]
-    addresses = [f"localhost:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    for index in reversed(range(count)):
-        task = {"type": "worker", "index": index}
-        os.environ["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        if index:
-            subprocess.Popen([sys.executable, "-m", "benchmarks.peers.espalier_replicas", *sys.argv[1:]])
+    addresses = free_addresses(count)
+    for index in range(1, count):
+        command = [sys.executable, "-m", "benchmarks.peers.espalier_replicas", *sys.argv[1:]]
+        subprocess.Popen(command, env=worker_environment(addresses, index))
+    os.environ.update(worker_environment(addresses, 0))
 
 
 def main() -> None:

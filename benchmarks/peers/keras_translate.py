@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from benchmarks.peers.sinusoids import sinusoids
 from benchmarks.peers.worker import read_case, serve
 
 
@@ -39,11 +40,6 @@ class InverseSquareRoot(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         t = ops.cast(step, "float32") + 1.0
         return self.peak * ops.minimum(t / self.warmup_steps, ops.sqrt(self.warmup_steps / t))
-
-
-def sinusoids(length, width):
-    angles = np.arange(length)[:, None] / 10000 ** (np.arange(0, width, 2) / width)
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(1, length, width).astype("float32")
 
 
 def build(settings: dict, source_length: int, target_length: int) -> keras.Model:

@@ -22,11 +22,11 @@ def read_case(directory: str) -> tuple[dict[str, Any], dict[str, np.ndarray], di
     return json.loads((folder / "settings.json").read_text()), weights, batches
 
 
-def serve(train: Callable[[int], tuple[float, dict]], parameters: int, versions: dict[str, str]) -> None:
-    """Greets, and then trains for as many steps as each line asks for, until standard input ends.
+def serve(run: Callable[[int], tuple[float, dict]], parameters: int, versions: dict[str, str]) -> None:
+    """Greets, and then takes as many steps as each line asks for, until standard input ends.
 
     Args:
-        train: takes a number of steps, trains on that many first batches. Returns the seconds this took,
+        run: takes a number of steps and works on that many first batches. Returns the seconds this took,
             and further figures to answer with.
         parameters: how many the model has.
         versions: of the software in use.
@@ -39,5 +39,5 @@ def serve(train: Callable[[int], tuple[float, dict]], parameters: int, versions:
 
     answer({"parameters": parameters, "versions": versions})
     for line in sys.stdin:
-        seconds, figures = train(int(line.removeprefix("run ")))
+        seconds, figures = run(int(line.removeprefix("run ")))
         answer({"seconds": seconds, **figures})

@@ -159,10 +159,9 @@ class Tokenizer(tf.Module):
         kept = tf.ragged.boolean_mask(ids, before_end & (ids != PAD) & (ids != START))
         return self._sentencepiece.detokenize(kept)
 
-    def pieces(self, text: str) -> list[str]:
-        """The pieces that a text is cut into, the end mark last: one for each id, to label a picture with."""
-        strings = self._sentencepiece.id_to_string(self.tokenize(tf.constant([text]))[0])
-        return [piece.decode() for piece in strings.numpy()]
+    def to_pieces(self, ids: tf.Tensor) -> tf.Tensor:
+        """The pieces that int32 ids of any shape stand for, as strings; "" for padding."""
+        return tf.where(ids == PAD, "", self._sentencepiece.id_to_string(ids))
 
 
 class _LastingTokenizer(tensorflow_text.SentencepieceTokenizer):

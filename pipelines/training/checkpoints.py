@@ -17,9 +17,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from pipelines.errors import UserError
+from pipelines.files import flush_to_disk
 
 Variables = Mapping[str, Sequence]
 
@@ -78,7 +80,7 @@ class Checkpoints:
             _bundle(variables).write(str(temporary / "state"))
             (temporary / "progress.json").write_text(json.dumps(dataclasses.asdict(progress)) + "\n")
             for file in temporary.iterdir():
-                _flush_to_disk(file)
+                flush_to_disk(file)
         except (OSError, tf.errors.OpError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
             if isinstance(error, tf.errors.ResourceExhaustedError) or getattr(error, "errno", 0) == errno.ENOSPC:
@@ -98,7 +100,7 @@ class Checkpoints:
         if final.exists():  # the step was saved before, in mid-epoch; now training stands at the epoch's end
             replaced = self._hide(int(final.name), "replaced")
         os.replace(complete, final)
-        _flush_to_disk(self.directory)
+        flush_to_disk(self.directory)
         if replaced:
             shutil.rmtree(replaced)
 
@@ -162,6 +164,37 @@ class Checkpoints:
             raise UserError(f"checkpoint {self.path(step)} is damaged or of another model ({reason[:120]})") from None
         return progress
 
+    def restore_mean(self, variables: Variables, step: int, count: int) -> list[int]:
+        """Restores the mean of several checkpoints: that of a step, and those before it.
+
+        Integers, such as counters and seeds, are those of the step itself.
+
+        Returns:
+            Their steps, ascending.
+
+        Raises:
+            UserError: There are fewer, or one is damaged.
+
+        References:
+            Vaswani et al. 2017, Attention Is All You Need, section 6.1. https://arxiv.org/abs/1706.03762
+        """
+        steps = [found for found in self.steps() if found <= step][-count:]
+        if len(steps) < count:
+            raise UserError(
+                f"--average {count}: {self.directory} holds {len(steps)} checkpoints up to step {step}; "
+                f"average fewer, or train with --keep-checkpoints {count}"
+            )
+        everything = [variable for group in variables.values() for variable in group]
+        floating = [variable for variable in everything if variable.dtype.is_floating]
+        sums = [np.zeros(variable.shape, np.float64) for variable in floating]
+        for each in steps:
+            self.restore(variables, each)
+            for total, variable in zip(sums, floating, strict=True):
+                total += variable.numpy()
+        for total, variable in zip(sums, floating, strict=True):
+            variable.assign((total / count).astype(variable.dtype.as_numpy_dtype))
+        return steps
+
     def _best(self, steps: list[int]) -> int:
         """The best step by the newest progress that can be read; without any, the newest step."""
         for step in reversed(steps):
@@ -193,11 +226,3 @@ class Checkpoints:
 
 def _bundle(variables: Variables) -> tf.train.Checkpoint:
     return tf.train.Checkpoint(**{name: list(group) for name, group in variables.items()})
-
-
-def _flush_to_disk(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

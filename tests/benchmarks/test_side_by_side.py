@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.side_by_side import Comparison, System, SystemFailed, Workers
+from benchmarks.side_by_side import Comparison, System, SystemFailed, Workers, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -74,9 +74,9 @@ def test_ratios_are_taken_within_rounds(comparison):
 
 
 def test_figures_and_chart_are_written(comparison, tmp_path):
-    figures, chart = comparison.write("sorting", tmp_path / "results")
+    figures, chart = write("sorting", [comparison, comparison], tmp_path / "results")
     content = json.loads(figures.read_text())
-    assert content["rows"] == comparison.rows()
+    assert content["rows"] == 2 * comparison.rows()
     assert content["machine"]["cores"] == os.cpu_count()
     assert content["versions"] == {"framework": "1.0"}
     assert str(ROOT) not in figures.read_text() and platform.node() not in figures.read_text()
@@ -104,6 +104,16 @@ def test_a_system_that_ends_in_the_middle_is_named(tmp_path):
     one_turn = python("brief", SCRIPT, "brief", tmp_path / "log", "1")
     with pytest.raises(SystemFailed, match="^brief: ended with exit code 1: StopIteration$"), Workers([one_turn]) as it:
         it.interleave(rounds=2, steps=1, warmup=0)
+
+
+def test_a_system_of_another_size_is_named(tmp_path):
+    larger = python("larger", SCRIPT.replace("parameters=7", "parameters=1008"), "larger", tmp_path / "log", "1")
+    same = [python(name, SCRIPT, name, tmp_path / "log", "1") for name in ("one", "other")]
+    with Workers(same) as workers:
+        assert workers.common_size() == 7
+    with Workers([*same, larger]) as workers:
+        with pytest.raises(SystemFailed, match="^larger: has 1,008 parameters, one has 7$"):
+            workers.common_size()
 
 
 def test_a_program_that_is_not_there_is_named():

@@ -8,7 +8,7 @@ from keras import ops
 
 from apps.translate.config import ModelConfig, TranslateConfig
 from apps.translate.model import TranslationTransformer
-from pipelines.decoding import greedy
+from pipelines.decoding import Frontier, beam_search, greedy
 
 START, END = 2, 3
 SMALL = ModelConfig(encoder_layers=2, decoder_layers=2, width=16, feedforward=32, heads=4, dropout=0.0)
@@ -45,8 +45,10 @@ def test_logits_are_what_cached_steps_give(model):
     state = model.start_decoding(source, max_length=7)
     shifted = model.shift(target)
     for position in range(7):
-        logits, state = model.decode_step(shifted[:, position], position, state)
-        np.testing.assert_allclose(logits, full[:, position], atol=1e-4)
+        visible = (np.arange(7) <= position)[None, None]
+        frontier = Frontier(shifted[:, position : position + 1], position, np.zeros((4, 1), np.int32), visible)
+        logits, state = model.decode_step(frontier, state)
+        np.testing.assert_allclose(logits[:, 0], full[:, position], atol=1e-4)
 
 
 def greedy_without_cache(model, source, length):
@@ -63,7 +65,14 @@ def greedy_without_cache(model, source, length):
 
 def decode(model, source, length=12):
     state = model.start_decoding(source, length)
-    return greedy(model.decode_step, state, len(source), length, START, END)
+    ids, scores = greedy(model.decode_step, state, tf.fill([source.shape[0]], length), START, END)
+    return ids[:, 0], scores[:, 0]
+
+
+def search(model, source, length=12, beams=4):
+    state = model.start_decoding(source, length, beams)
+    limits = tf.fill([source.shape[0]], length)
+    return beam_search(model.decode_step, state, limits, START, END, beams, n_best=beams, length_penalty=0.6)
 
 
 def test_cached_greedy_equals_uncached_greedy(model):
@@ -76,6 +85,44 @@ def test_cached_greedy_equals_uncached_greedy(model):
     log_probabilities = ops.log_softmax(model({"source": source, "target": expected}))
     chosen = np.take_along_axis(np.asarray(log_probabilities), expected[..., None], -1)[..., 0]
     np.testing.assert_allclose(scores, (chosen * (expected != 0)).sum(1), atol=1e-3)
+
+
+def beam_search_without_cache(model, source, length, beams):
+    """Beam search of one source that reads whole prefixes again, as a list of (ids, score)."""
+
+    def normaliser(tokens):
+        return ((5 + len(tokens)) / 6) ** 0.6
+
+    alive, finished = [((), 0.0)], []
+    for position in range(length):
+        target = np.zeros((len(alive), length), np.int32)
+        for row, (tokens, _) in enumerate(alive):
+            target[row, :position] = tokens
+        logits = model({"source": np.repeat(source, len(alive), 0), "target": target})[:, position]
+        steps = np.asarray(ops.log_softmax(logits))
+        extended = [
+            ((*tokens, token), score + steps[row, token])
+            for row, (tokens, score) in enumerate(alive)
+            for token in range(40)
+        ]
+        extended = sorted(extended, key=lambda found: -found[1])[: 2 * beams]
+        finished += [(t, s / normaliser(t)) for t, s in extended[:beams] if t[-1] == END]
+        alive = [(t, s) for t, s in extended if t[-1] != END][:beams]
+    cut = [(t, s / normaliser(t)) for t, s in alive]
+    return (sorted(finished, key=lambda found: -found[1]) + cut)[:beams]
+
+
+def test_cached_beam_search_equals_uncached_beam_search(model):
+    """Hypotheses share the cache of their row, which is overwritten in place."""
+    source = batch(5, rows=4)
+    expected = [beam_search_without_cache(model, source[row : row + 1], 8, 4) for row in range(4)]
+    run = tf.function(lambda s: search(model, s, 8))
+    for _ in range(2):  # a second call would find what the first one had left in a shared buffer
+        ids, scores = run(tf.constant(source))
+        for row in range(4):
+            np.testing.assert_allclose(scores[row], [score for _, score in expected[row]], atol=1e-3)
+            for found, (tokens, _) in zip(ids[row].numpy(), expected[row], strict=True):
+                np.testing.assert_array_equal(found[: len(tokens)], tokens)
 
 
 def test_padding_changes_no_answer(model):

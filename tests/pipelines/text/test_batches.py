@@ -49,7 +49,7 @@ def test_batches_hold_exactly_the_pairs_of_the_file(corpus):
 
 def test_pairs_over_the_last_boundary_are_dropped(corpus):
     pairs, tokenizer = corpus
-    sizes = [max(len(tokenizer.pieces(source)), len(tokenizer.pieces(target))) for source, target in PAIRS]
+    sizes = [int(max(tokenizer.tokenize([source, target]).row_lengths())) for source, target in PAIRS]
     limit = int(np.median(sizes))
     kept = sum(int((batch["source"].numpy()[:, 0] > 0).sum()) for batch in batches_of(corpus, (limit,)))
     assert kept == sum(size <= limit for size in sizes) < len(PAIRS)

@@ -37,6 +37,10 @@ def test_ids_end_with_the_end_mark_and_come_back_as_text(tokenizer):
     assert [text.decode() for text in tokenizer.detokenize(padded).numpy()] == SENTENCES
 
 
+def pieces_of(tokenizer, text):
+    return [piece.decode() for piece in tokenizer.to_pieces(tokenizer.tokenize([text]).to_tensor())[0].numpy()]
+
+
 def test_every_id_beside_the_marks_is_a_piece_of_the_text_or_a_character(model_file, tokenizer):
     pieces = tokenizer._sentencepiece.id_to_string(tf.range(4, tokenizer.vocabulary_size)).numpy()
     text = "".join("\u2581" + sentence.replace(" ", "\u2581") for sentence in SENTENCES)
@@ -51,8 +55,14 @@ def test_what_follows_the_end_is_dropped_and_so_are_marks(tokenizer):
     assert tokenizer.detokenize(ids).numpy().tolist() == [b"dog", b"dog dog", b"", b"", b""]
 
 
+def test_padding_has_no_piece(tokenizer):
+    pieces = tokenizer.to_pieces(tokenizer.tokenize(["dog", "a dog is here"]).to_tensor()).numpy()
+    assert pieces[0].tolist().count(b"") == len(pieces[0]) - len(tokenizer.tokenize(["dog"])[0]) > 0
+    assert b"" not in pieces[1]
+
+
 def test_pieces_label_the_ids(tokenizer):
-    pieces = tokenizer.pieces("The größte dogs")
+    pieces = pieces_of(tokenizer, "The größte dogs")
     assert pieces[-1] == "</s>" and "".join(pieces[:-1]).replace("\u2581", " ") == " The größte dogs"
     assert len(pieces) == len(tokenizer.tokenize(tf.constant(["The größte dogs"]))[0])
 
@@ -93,10 +103,10 @@ def test_automatic_byte_pairs_leave_out_merges_of_no_use(tmp_path):
     size = train_sentencepiece(SENTENCES, tmp_path / "automatic.model", model_type="bpe")
     assert train_sentencepiece(SENTENCES, tmp_path / "larger.model", size + 5, "bpe") == size + 5
     automatic, larger = (Tokenizer(tmp_path / f"{name}.model") for name in ("automatic", "larger"))
-    assert [automatic.pieces(text) for text in SENTENCES] == [larger.pieces(text) for text in SENTENCES]
+    assert [pieces_of(automatic, text) for text in SENTENCES] == [pieces_of(larger, text) for text in SENTENCES]
     train_sentencepiece(SENTENCES, tmp_path / "smaller.model", size - 1, "bpe")
     smaller = Tokenizer(tmp_path / "smaller.model")
-    assert [automatic.pieces(text) for text in SENTENCES] != [smaller.pieces(text) for text in SENTENCES]
+    assert [pieces_of(automatic, text) for text in SENTENCES] != [pieces_of(smaller, text) for text in SENTENCES]
 
 
 @pytest.mark.parametrize("model_type", ["unigram", "bpe"])

@@ -1,0 +1,33 @@
+"""`python -m pipelines.export check DIR`: will TensorFlow Serving run this SavedModel?"""
+
+import sys
+from pathlib import Path
+
+from pipelines.errors import UserError
+from pipelines.export.check import check, require_saved_model
+
+USAGE = """usage: python -m pipelines.export check DIR
+
+Checks a SavedModel, of this project or any other: that its graph holds nothing which TensorFlow Serving does
+not run, that it loads as TensorFlow Serving loads it, in a process that cannot import this project, and that
+its warm-up requests, if it has any, are answered as recorded."""
+
+
+def main(arguments: list[str]) -> None:
+    if not arguments or {"-h", "--help"} & set(arguments):
+        print(USAGE)
+        return
+    command, *directories = arguments
+    if command != "check" or len(directories) != 1:
+        raise UserError("expected: python -m pipelines.export check DIR")
+    directory = Path(directories[0])
+    require_saved_model(directory)
+    print(f"{directory}: {check(directory)}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,66 @@
+"""Whether TensorFlow Serving will run a SavedModel, found out in a process of its own."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipelines.errors import UserError
+
+PROGRAM = Path(__file__).with_name("session.py")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """What was found out.
+
+    Args:
+        signatures: how many recorded requests were replayed, by signature.
+        operations: nodes that were looked at.
+    """
+
+    signatures: Mapping[str, int]
+    operations: int
+
+    def __str__(self):
+        replayed = ", ".join(f"{name} {n} times" for name, n in self.signatures.items() if n)
+        silent = [name for name, count in self.signatures.items() if not count]
+        lines = [f"{self.operations:,} operations, all of which TensorFlow Serving runs"]
+        if replayed:
+            lines.append(f"answers as recorded: {replayed}")
+        if silent:
+            lines.append(f"not run, for want of warm-up requests: {', '.join(silent)}")
+        return "; ".join(lines)
+
+
+def require_saved_model(directory: Path) -> None:
+    """Raises UserError where there is no SavedModel, and names the one that was meant, if it is near."""
+    if (directory / "saved_model.pb").is_file():
+        return
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such directory; give that of a SavedModel, which holds a saved_model.pb")
+    versions = [found for found in directory.iterdir() if found.name.isdigit() and (found / "saved_model.pb").is_file()]
+    hint = f"; give a version, such as {max(versions, key=lambda v: int(v.name))}" if versions else ""
+    raise UserError(f"{directory}: no SavedModel (no saved_model.pb){hint}")
+
+
+def check(directory: Path) -> Checked:
+    """Looks for what TensorFlow Serving refuses, loads the SavedModel as it does, and replays recorded requests.
+
+    Raises:
+        UserError: something is wrong with it. The first line names it.
+    """
+    process = subprocess.run(
+        [sys.executable, "-I", str(PROGRAM), str(directory)], capture_output=True, text=True, check=False
+    )
+    lines = process.stdout.strip().splitlines()
+    if process.returncode or not lines:
+        said = process.stderr.strip().splitlines() or [f"ended with code {process.returncode}"]
+        raise UserError(f"{directory}: the check broke off: {said[-1]}")
+    found = json.loads(lines[-1])
+    if problems := found["problems"]:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"{directory}: {problems[0]}{more}")
+    return Checked(found["signatures"], found["operations"])

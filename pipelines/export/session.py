@@ -1,0 +1,146 @@
+"""Loads a SavedModel as TensorFlow Serving does and replays its warm-up requests; run as a program of its own.
+
+    python -I pipelines/export/session.py DIRECTORY
+
+Nothing of this project can be imported here, so that an export which leans on it fails. Prints one JSON object:
+{"signatures": {name: number of requests replayed}, "operations": how many, "problems": [lines]}.
+"""
+
+import json
+import os
+import sys
+
+PROJECT = ("apps", "layers", "pipelines")
+# Kernels that only Python, or only another build than TensorFlow Serving, has.
+REFUSED = {
+    "Xla": "is for XLA, which TensorFlow Serving has switched off",
+    "PyFunc": "calls Python",
+    "EagerPyFunc": "calls Python",
+    "CudnnRNN": "exists on GPUs only",
+    "TPU": "exists on TPUs only",
+}
+# Of tensorflow-text, what TensorFlow Serving links (its ops_lib).
+TEXT_OPERATIONS = {
+    "CaseFoldUTF8", "FastBertNormalize", "FastWordpieceTokenizeWithOffsets", "FindSourceOffsets", "NormalizeUTF8",
+    "NormalizeUTF8WithOffsetsMap", "RegexSplitWithOffsets", "SentencepieceDetokenizeOp", "SentencepieceIdToStringOp",
+    "SentencepieceOp", "SentencepieceStringToIdOp", "SentencepieceTokenizeOp", "SentencepieceTokenizeWithOffsetsOp",
+    "SentencepieceVocabSizeOp", "SplitMergeTokenizeWithOffsets", "TFText>FastSentencepieceDetokenize",
+    "TFText>FastSentencepieceTokenize", "TFText>FastWordpieceDetokenize", "TFText>RoundRobinGenerateMasks",
+    "TFText>RoundRobinTrim", "TFText>WhitespaceTokenizeWithOffsetsV2", "TokenizerFromLogits",
+    "UnicodeScriptTokenizeWithOffsets", "WhitespaceTokenizeWithOffsets", "WordpieceTokenizeWithOffsets",
+}  # fmt: skip
+TOLERANCE = 1e-4  # of numbers, relative and absolute: kernels may add in another order
+
+
+class _Blocked:
+    """Refuses to import the project."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in PROJECT:
+            raise ImportError(f"{name} is not there where models are served")
+        return None
+
+
+def _registered(tf_session, op_def_pb2):
+    operations = op_def_pb2.OpList()
+    operations.ParseFromString(tf_session.TF_GetBuffer(tf_session.TF_GetAllOpList()))
+    return {operation.name for operation in operations.op}
+
+
+def refused_operations(graph, core):
+    """What in a graph TensorFlow Serving does not run, a line each.
+
+    Args:
+        graph: a GraphDef.
+        core: names of the operations that TensorFlow itself registers.
+    """
+    nodes = [(node, "") for node in graph.node]
+    nodes += [(node, f.signature.name) for f in graph.library.function for node in f.node_def]
+    known = core | TEXT_OPERATIONS | {f.signature.name for f in graph.library.function}
+    found = {}
+    for node, function in nodes:
+        reason = next((why for start, why in REFUSED.items() if node.op.startswith(start)), None)
+        if reason is None and node.attr["_XlaMustCompile"].b:
+            reason = "is to be compiled by XLA (jit_compile), which TensorFlow Serving has switched off"
+        if reason is None and node.op not in known:
+            reason = "is not linked into TensorFlow Serving"
+        if reason:
+            where = f" in {function}" if function else ""
+            found.setdefault(f"operation {node.op} {reason}", f" (first: {node.name}{where})")
+    for f in graph.library.function:
+        if f.attr["_XlaMustCompile"].b:
+            found.setdefault("a function is to be compiled by XLA (jit_compile)", f" (first: {f.signature.name})")
+    return [line + first for line, first in found.items()]
+
+
+def _differences(expected, found):
+    """Lines about outputs that differ."""
+    import numpy as np
+
+    for name, wanted in expected.items():
+        got = found[name]
+        if wanted.shape != got.shape:
+            yield f"output {name} has shape {list(got.shape)}, the trainer's {list(wanted.shape)}"
+        elif wanted.dtype.kind in "SOU":
+            wrong = np.flatnonzero(wanted.ravel() != got.ravel())
+            if wrong.size:
+                first = wrong[0]
+                yield f"output {name} is {got.ravel()[first]!r}, the trainer's {wanted.ravel()[first]!r}"
+        elif not np.allclose(wanted, got, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            apart = np.max(np.abs(wanted.astype("float64") - got.astype("float64")))
+            yield f"output {name} differs from the trainer's by up to {apart:.2g}"
+
+
+def check(directory):
+    """Walks, loads and runs a SavedModel. Returns what is printed."""
+    import tensorflow as tf
+    from tensorflow.core.framework import op_def_pb2
+    from tensorflow.core.protobuf import saved_model_pb2
+    from tensorflow.python.client import pywrap_tf_session
+
+    core = _registered(pywrap_tf_session, op_def_pb2)
+    import tensorflow_text  # noqa: F401  (registers its operations)
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    saved = saved_model_pb2.SavedModel()
+    with open(os.path.join(directory, "saved_model.pb"), "rb") as file:
+        saved.ParseFromString(file.read())
+    graphs = [meta.graph_def for meta in saved.meta_graphs]
+    operations = sum(len(g.node) + sum(len(f.node_def) for f in g.library.function) for g in graphs)
+    problems = [problem for graph in graphs for problem in refused_operations(graph, core)]
+    replayed = {}
+    result = {"signatures": replayed, "operations": operations, "problems": problems}
+    if problems:
+        return result
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        signatures = tf.compat.v1.saved_model.load(session, ["serve"], directory).signature_def
+        replayed |= {name: 0 for name in signatures if not name.startswith("__")}
+        warmup = os.path.join(directory, "assets.extra", "tf_serving_warmup_requests")
+        records = tf.compat.v1.io.tf_record_iterator(warmup) if os.path.exists(warmup) else ()
+        for record in records:
+            log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
+            name = log.request.model_spec.signature_name or "serving_default"
+            if name not in signatures:
+                problems.append(f"a warm-up request asks for signature {name}, there is {', '.join(replayed)}")
+                continue
+            feeds = {signatures[name].inputs[k].name: tf.make_ndarray(v) for k, v in log.request.inputs.items()}
+            fetches = {key: output.name for key, output in signatures[name].outputs.items()}
+            try:
+                found = session.run(fetches, feeds)
+            except tf.errors.OpError as error:
+                problems.append(f"signature {name}: {' '.join(error.message.split())[:300]}")
+                continue
+            replayed[name] += 1
+            expected = {key: tf.make_ndarray(value) for key, value in log.response.outputs.items()}
+            problems += [f"signature {name}: {line}" for line in _differences(expected, found)]
+    return result
+
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, _Blocked())
+    try:
+        answer = check(sys.argv[1])
+    except Exception as error:  # whatever it is: the SavedModel is what made it
+        answer = {"signatures": {}, "operations": 0, "problems": [" ".join(str(error).split())[:300] or repr(error)]}
+    print(json.dumps(answer))
