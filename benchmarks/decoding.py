@@ -5,7 +5,8 @@
 
 Every combination of --beam and --batch is a comparison of its own. Sources are 20 random tokens, and every answer has
 32: no system may end earlier, so that all do the same work. Speed is that of the best hypothesis alone, in tokens a
-second. Espalier runs without XLA in a session, as TensorFlow Serving would run it.
+second. Espalier runs without XLA in a session, as TensorFlow Serving would run it: once with the batch cut in as many
+parts as there are cores, and one thread for each, and once with the threads that TensorFlow sets by default.
 
 All systems have the same weights and the same architecture, norms before each sub-layer; before anything is
 timed, their answers are compared, and those in float32 must agree with Espalier's (--no-check leaves that out). How
@@ -60,7 +61,10 @@ def systems(case: Path, peer_python: Path | None) -> list[System]:
     def system(name, module, *choice, python=peer_python, environment=None):
         return System(name, [python, "-m", f"benchmarks.peers.{module}", case, *choice], environment or {})
 
-    found = [system(OURS, "espalier_decoding", python=sys.executable)]
+    found = [
+        system(OURS, "espalier_decoding", "streams", python=sys.executable),
+        system("espalier, default threads", "espalier_decoding", "default", python=sys.executable),
+    ]
     if peer_python:
         found += [
             system("CTranslate2, float32", "ctranslate2_decoding", "float32"),

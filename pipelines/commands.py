@@ -120,7 +120,10 @@ def _restore(app: App, options: RunOptions) -> _Trained:
     run = Run.find(app.name, options.run_dir)
     config = run.read_config(app)
     checkpoints = Checkpoints(run.checkpoints)
-    step = checkpoints.resolve(options.checkpoint)
+    chosen = options.checkpoint
+    if chosen == "auto":
+        chosen = "newest" if options.average > 1 else "best"
+    step = checkpoints.resolve(chosen)
     prepare_keras(config)
     task = app.task()(config, run)
     task.load()

@@ -15,9 +15,9 @@ class RunOptions:
 
     # Directory of the run; default is the newest one.
     run_dir: Path | None = None
-    # Checkpoint to use: the best one, the newest one, or a step number.
-    checkpoint: str = "best"
-    # Use the mean of the weights of this many checkpoints, the chosen one the last.
+    # Checkpoint to use: the best one, the newest one, or a step number; auto is the best, and the newest to average.
+    checkpoint: str = "auto"
+    # Use the mean of the weights of this many checkpoints: the one above and those before it.
     average: int = 1
 
     def check(self) -> None:

@@ -1,13 +1,20 @@
-"""Espalier's translate model as a SavedModel that decodes, as a system to compare: argument `<case directory>`.
+"""Espalier's translate model as a SavedModel that decodes, as a system to compare: `<case directory> streams|default`.
 
 The SavedModel is loaded into a session, as TensorFlow Serving does it, and without XLA, which TensorFlow Serving
 lacks. Its signature `decode` takes token ids, so that tokenizers play no part.
+
+A decoding step is hundreds of small operations, and sharing each of them out among threads costs more than it
+gains. So `streams` cuts a batch in as many parts as there are cores and decodes them side by side, each in
+one thread (TensorFlow Serving: --tensorflow_intra_op_parallelism=1, and requests in parallel); `default` leaves
+threads as TensorFlow sets them.
 """
 
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
@@ -42,12 +49,19 @@ def export(model: TranslationTransformer, settings: dict, folder: Path) -> None:
     tf.saved_model.save(module, folder, signatures={"decode": decode})
 
 
-def session_decoder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """The SavedModel's `decode` in a session of its own."""
-    session = tf.compat.v1.Session(graph=tf.Graph())
+def session_decoder(folder: Path, threads: int = 0, streams: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """The SavedModel's `decode` in a session of its own, whose kernels and operations have that many threads."""
+    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=streams)
+    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
     with session.graph.as_default():
         signature = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def["decode"]
     return session.make_callable(signature.outputs["ids"].name, [signature.inputs["source"].name])
+
+
+def in_streams(decode: Callable[[np.ndarray], np.ndarray], streams: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Decodes parts of a batch side by side."""
+    pool = ThreadPoolExecutor(streams)
+    return lambda source: np.concatenate(list(pool.map(decode, np.array_split(source, streams))))
 
 
 def main() -> None:
@@ -56,9 +70,13 @@ def main() -> None:
         ModelConfig(**settings["model"]), settings["vocabulary_size"], settings["start_id"]
     )
     load(model, weights)
+    streams = min(len(os.sched_getaffinity(0)), batches["source"].shape[1])
     with tempfile.TemporaryDirectory() as folder:
         export(model, settings, Path(folder))
-        decode = session_decoder(Path(folder))
+        if sys.argv[2] == "streams":
+            decode = in_streams(session_decoder(Path(folder), threads=1, streams=streams), streams)
+        else:
+            decode = session_decoder(Path(folder))
 
     def run(steps):
         begin = time.perf_counter()

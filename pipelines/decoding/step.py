@@ -82,6 +82,6 @@ def likeliest(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     values = tf.reshape(tf.gather(grouped, chosen, batch_dims=1), [rows, chosen.shape[-1] * GROUP])
     values, places = tf.math.top_k(values, count)
     ids = tf.gather(chosen, places // GROUP, batch_dims=1) * GROUP + places % GROUP
-    largest = values[:, :1]
-    total = tf.reduce_sum(tf.exp(logits - largest), axis=-1, keepdims=True)
-    return values - largest - tf.math.log(total), ids
+    # log p_i = x_i - max x + log p_max: a softmax is one pass in TensorFlow, a sum of exponentials is three.
+    largest = tf.gather(tf.nn.softmax(logits), ids[:, :1], batch_dims=1)
+    return values - values[:, :1] + tf.math.log(largest), ids

@@ -157,7 +157,7 @@ class Tokenizer(tf.Module):
         """
         before_end = tf.cumsum(tf.cast(ids == END, tf.int32), axis=1) == 0  # (B, T)
         kept = tf.ragged.boolean_mask(ids, before_end & (ids != PAD) & (ids != START))
-        return self._sentencepiece.detokenize(kept)
+        return self._sentencepiece.detokenize(kept)[: tf.shape(ids)[0]]  # of no rows it makes one
 
     def to_pieces(self, ids: tf.Tensor) -> tf.Tensor:
         """The pieces that int32 ids of any shape stand for, as strings; "" for padding."""

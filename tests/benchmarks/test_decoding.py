@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from apps.translate.config import ModelConfig
 from apps.translate.model import TranslationTransformer
-from benchmarks.peers.espalier_decoding import export, session_decoder
+from benchmarks.peers.espalier_decoding import export, in_streams, session_decoder
 from benchmarks.peers.espalier_translate import load
 from benchmarks.peers.worker import read_case
 from benchmarks.side_by_side import System, Workers
@@ -56,8 +56,10 @@ def exported(decoding, tmp_path):
 def test_the_saved_model_answers_in_a_session(exported, decoding):
     settings, sources, model, folder = exported(beams=1)
     assert sources.shape == (2, 3, decoding.SOURCE_LENGTH) and sources.min() > decoding.END
-    ids = session_decoder(folder)(sources[1])
+    decode = session_decoder(folder)
+    ids = decode(sources[1])
     assert ids.shape == (3, decoding.TARGET_LENGTH)
+    np.testing.assert_array_equal(in_streams(decode, 2)(sources[1]), ids)
     # Each token is the likeliest after those before it.
     logits = model({"source": sources[1], "target": ids})
     np.testing.assert_array_equal(ids, np.argmax(logits, axis=-1))

@@ -55,6 +55,10 @@ def test_what_follows_the_end_is_dropped_and_so_are_marks(tokenizer):
     assert tokenizer.detokenize(ids).numpy().tolist() == [b"dog", b"dog dog", b"", b"", b""]
 
 
+def test_no_rows_are_no_texts(tokenizer):
+    assert tokenizer.detokenize(tf.zeros([0, 3], tf.int32)).shape == (0,)
+
+
 def test_padding_has_no_piece(tokenizer):
     pieces = tokenizer.to_pieces(tokenizer.tokenize(["dog", "a dog is here"]).to_tensor()).numpy()
     assert pieces[0].tolist().count(b"") == len(pieces[0]) - len(tokenizer.tokenize(["dog"])[0]) > 0

@@ -36,6 +36,19 @@ def test_keeps_the_newest_and_the_best(tmp_path):
         checkpoints.resolve("4")
 
 
+def test_the_mean_of_several(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=4)
+    for step in (10, 20, 30, 40):
+        checkpoints.save(variables(step), Progress(step=step))
+    found = variables(0)
+    assert checkpoints.restore_mean(found, 30, 3) == [10, 20, 30]
+    np.testing.assert_allclose(found["weights"][0], np.full(1000, 20.0))
+    assert int(found["state"][0]) == 30  # counters have no mean
+    assert checkpoints.restore_mean(found, 40, 1) == [40]
+    with pytest.raises(UserError, match="--average 5: .* holds 4 checkpoints up to step 40; .* --keep-checkpoints 5"):
+        checkpoints.restore_mean(found, 40, 5)
+
+
 def test_nothing_there(tmp_path):
     assert Checkpoints(tmp_path / "none").restore_newest(variables(0)) is None
     with pytest.raises(UserError, match="no checkpoint yet"):

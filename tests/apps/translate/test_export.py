@@ -1,0 +1,171 @@
+"""From a run to a SavedModel that takes text: what it answers, how it is published, and what is refused."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_text  # noqa: F401  (registers the operations that a session needs)
+
+from apps.translate.__main__ import APP
+from pipelines.cli import main
+from pipelines.export.versions import existing
+
+TEXTS = ["The dog sleeps.", "A small cat sees the old house.", "Two big dogs."]
+
+
+@pytest.fixture(scope="module")
+def exported(trained, command, tmp_path_factory):
+    """The versions' directory with version 1, and what the export printed."""
+    output = tmp_path_factory.mktemp("saved_models")
+    code, out, err = command("export", "--run-dir", trained[0], "--output", output, "--checkpoint", "newest")
+    assert code == 0, err
+    return output / "translate", out
+
+
+@pytest.fixture(scope="module")
+def ask(exported):
+    """Asks a signature through the session loader, as TensorFlow Serving does."""
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(exported[0] / "1")).signature_def
+
+    def ask(texts, signature="serving_default"):
+        fetches = {name: tensor.name for name, tensor in signatures[signature].outputs.items()}
+        return session.run(fetches, {signatures[signature].inputs["text"].name: np.array(texts, object)})
+
+    yield ask
+    session.close()
+
+
+def test_it_is_checked_and_published(exported, trained):
+    base, out = exported
+    assert "all of which TensorFlow Serving runs; answers as recorded: serving_default 2 times, explain 1 times" in out
+    assert re.search(rf"{base / '1'}: \d+\.\d MB", out)
+    assert [found.name for found in base.iterdir()] == ["1"]
+    files = {str(found.relative_to(base / "1")) for found in (base / "1").rglob("*") if found.is_file()}
+    assert files >= {"saved_model.pb", "fingerprint.pb", "variables/variables.index"}
+    assert "assets.extra/tf_serving_warmup_requests" in files
+    origin = json.loads((base / "1" / "assets.extra" / "origin.json").read_text())
+    assert origin["run"] == trained[0].name and len(origin["steps"]) == 1 and origin["options"]["search"]["beam"] == 4
+
+
+def test_it_answers_as_predict_does(ask, trained, command):
+    _, out, _ = command("predict", "--run-dir", trained[0], "--checkpoint", "newest", "--json", *TEXTS)
+    rows = [json.loads(line) for line in out.splitlines()]
+    found = ask(TEXTS)
+    assert found.keys() == {"translation", "score"}
+    assert [text.decode() for text in found["translation"]] == [row["text"] for row in rows]
+    np.testing.assert_allclose(found["score"], [row["score"] for row in rows], atol=2e-4)
+
+
+def test_a_batch_is_as_good_as_its_rows_one_by_one(ask):
+    together = ask([*TEXTS, "", "very " * 60])
+    for row, text in enumerate([*TEXTS, ""]):
+        alone = ask([text])
+        assert alone["translation"][0] == together["translation"][row]
+        np.testing.assert_allclose(alone["score"][0], together["score"][row], atol=1e-4)
+    assert together["translation"][3] == b""
+    assert ask([])["translation"].shape == (0,)
+
+
+def test_texts_that_the_model_cannot_take(ask):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more pieces than the model takes .*; split it"):
+        ask(["a dog. " * 300])
+    assert ask([b"\xff\xfe \x00"])["translation"].shape == (1,)
+
+
+def test_the_explanation_is_the_translation_and_where_it_came_from(ask):
+    found = ask(TEXTS, "explain")
+    translation = ask(TEXTS)["translation"]
+    np.testing.assert_array_equal(found["translation"], translation)
+    for row, text in enumerate(translation):
+        tokens = [token.decode() for token in found["translation_tokens"][row] if token]
+        source = [token.decode() for token in found["source_tokens"][row] if token]
+        assert "".join(tokens).replace("</s>", "").replace("\u2581", " ").strip() == text.decode()
+        assert "".join(source) == "\u2581" + TEXTS[row].replace(" ", "\u2581") + "</s>"
+        attention = found["attention"][row]
+        np.testing.assert_allclose(attention[: len(tokens), : len(source)].sum(-1), 1.0, atol=1e-4)
+        assert not attention[len(tokens) :].any() and not attention[:, len(source) :].any()
+
+
+def export(trained, output, *flags):
+    """In this process, which spares TensorFlow's start."""
+    main(APP, ["export", "--run-dir", str(trained[0]), "--output", str(output), "--beam", "1", *flags])
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        export(*arguments)
+    err = capsys.readouterr().err.strip()
+    assert stop.value.code == 2 and err.startswith("error: ") and "\n" not in err
+    return err
+
+
+def test_versions_follow_each_other_and_old_ones_go(trained, tmp_path, capsys):
+    for _ in range(2):
+        export(trained, tmp_path, "--keep", "1", "--average", "2")
+    assert existing(tmp_path / "translate") == [2]
+    assert re.search(r"step \d+, mean of 2 checkpoints from step \d+", capsys.readouterr().out)
+    assert "2: exists; choose another --version" in refused(capsys, trained, tmp_path, "--version", "2")
+    assert existing(tmp_path / "translate") == [2]
+
+
+def test_a_run_without_a_checkpoint(trained, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0], run)
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").mkdir()
+    assert "no checkpoint yet; train longer" in refused(capsys, (run,), tmp_path)
+    assert not (tmp_path / "translate").exists()
+
+
+def test_more_checkpoints_than_there_are(trained, tmp_path, capsys):
+    err = refused(capsys, trained, tmp_path, "--average", "50")
+    assert "--average 50: " in err and "or train with --keep-checkpoints 50" in err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("ro", "read-only file system; choose a path that can be written"),
+        ("size=600k", "no space left on device; free"),
+    ],
+)
+def test_a_disk_that_cannot_be_written(trained, tmp_path, capsys, options, complaint):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("no right to mount")
+    try:
+        assert complaint in refused(capsys, trained, disk)
+        assert list(disk.rglob("*")) == []
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_explain_draws_a_picture_a_text(trained, tmp_path, capsys):
+    flags = ["explain", "--run-dir", str(trained[0]), "--output", str(tmp_path), "--on-bad-example", "skip"]
+    main(APP, [*flags, TEXTS[0], "", "Ein Straßenhund / läuft?"])
+    out, err = capsys.readouterr()
+    assert "skipped 1 of 3 rows: 2" in err
+    files = sorted(found.name for found in tmp_path.iterdir())
+    assert files == ["0001-the-dog-sleeps.png", "0003-ein-straßenhund-läuft.png"]
+    assert str(tmp_path / files[0]) in out.splitlines()
+    picture = tf.io.decode_png((tmp_path / files[0]).read_bytes()).numpy()
+    assert picture.shape[2] == 3 and len(np.unique(picture)) > 20
+    main(APP, [*flags[:3], TEXTS[0]])
+    assert (trained[0] / "explain" / files[0]).exists()
+
+
+def test_n_best(trained, capsys):
+    main(APP, ["predict", "--run-dir", str(trained[0]), "--n-best", "3", "--beam", "5", "--json", TEXTS[0]])
+    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
+    scores = [answer["score"], *(other["score"] for other in answer["others"])]
+    texts = {answer["text"], *(other["text"] for other in answer["others"])}
+    assert len(scores) == 3 and scores == sorted(scores, reverse=True) and len(texts) >= 2

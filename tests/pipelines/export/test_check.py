@@ -1,0 +1,166 @@
+"""Exports that TensorFlow Serving would not run are refused by name; others are, whoever made them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
+
+from pipelines.errors import UserError
+from pipelines.export.check import check
+from pipelines.export.servable import ORIGIN_FILE, WARMUP_FILE, Servable, write
+
+ROOT = Path(__file__).parents[3]
+FLOATS = tf.TensorSpec([None, 3], tf.float32, name="x")
+
+
+def doubling(**options):
+    return tf.function(lambda x: {"y": 2.0 * x}, input_signature=[FLOATS], **options)
+
+
+def save(directory, function):
+    module = tf.Module()
+    module.function = function
+    tf.saved_model.save(module, str(directory), signatures={"serving_default": function})
+    return directory
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A Dense layer exported with two requests, one of them with text."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+    table = tf.Module()
+    table.names = tf.Variable(["zero", "one"])
+
+    @tf.function(input_signature=[FLOATS])
+    def classify(x):
+        scores = model(x)
+        return {"scores": scores, "name": tf.gather(table.names, tf.argmax(scores, -1))}
+
+    directory = tmp_path_factory.mktemp("models") / "1"
+    inputs = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
+    examples = {"serving_default": [{"x": inputs}, {"x": inputs[:1]}]}
+    write(directory, "m", model, Servable({"serving_default": classify}, examples, [table]), {"run": "r"})
+    return directory
+
+
+def test_a_good_export_is_loaded_and_asked(exported):
+    found = check(exported)
+    assert found.signatures == {"serving_default": 2}
+    assert "answers as recorded: serving_default 2 times" in str(found)
+    assert json.loads((exported / ORIGIN_FILE).read_text()) == {"run": "r"}
+
+
+def test_warm_up_requests_are_what_tensorflow_serving_reads(exported):
+    records = list(tf.data.TFRecordDataset(str(exported / WARMUP_FILE)).as_numpy_iterator())
+    logs = [prediction_log_pb2.PredictionLog.FromString(record).predict_log for record in records]
+    assert [log.request.model_spec.signature_name for log in logs] == ["serving_default"] * 2
+    assert [tf.make_ndarray(log.request.inputs["x"]).shape for log in logs] == [(4, 3), (1, 3)]
+    assert logs[0].request.model_spec.name == "m"
+
+
+@pytest.mark.parametrize(
+    ("function", "complaint"),
+    [
+        (doubling(jit_compile=True), "XLA"),
+        (tf.function(lambda x: {"y": keras.ops.slice_update(x, (0, 0), x[:1])}, input_signature=[FLOATS]), "Xla"),
+        (tf.function(lambda x: {"y": tf.numpy_function(np.sin, [x], tf.float32)}, input_signature=[FLOATS]), "PyFunc"),
+    ],
+)
+def test_what_serving_refuses_is_named(tmp_path, function, complaint):
+    with pytest.raises(UserError, match=complaint) as error:
+        check(save(tmp_path / "1", function))
+    assert "\n" not in str(error.value) and "first: " in str(error.value)
+
+
+def test_an_operation_of_a_library_that_serving_does_not_link(tmp_path, exported):
+    copy = shutil.copytree(exported, tmp_path / "1")
+    file = copy / "saved_model.pb"
+    # A name of the same length, as a library of one's own would bring along.
+    file.write_bytes(file.read_bytes().replace(b"ArgMax", b"MyMost"))
+    with pytest.raises(UserError, match="operation MyMost is not linked into TensorFlow Serving"):
+        check(copy)
+
+
+def test_any_tensorflow_saved_model_without_requests(tmp_path):
+    found = check(save(tmp_path / "1", doubling()))
+    assert found.signatures == {"serving_default": 0}
+    assert "not run, for want of warm-up requests: serving_default" in str(found)
+
+
+def test_variables_that_the_server_would_not_find(tmp_path):
+    """What an export of a Keras model without the raw variables does: it loads in Python, not on the server."""
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+    module = tf.Module()
+    module.model = model
+    function = tf.function(lambda x: {"y": model(x)}, input_signature=[FLOATS])
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures={"serving_default": function})
+    np.testing.assert_allclose(
+        tf.saved_model.load(str(tmp_path / "1")).signatures["serving_default"](tf.ones([1, 3]))["y"],
+        model(np.ones([1, 3])),
+        rtol=1e-6,
+    )
+    shutil.copytree(tmp_path / "1", tmp_path / "2")
+    add_request(tmp_path / "2", np.ones([1, 3], "float32"), np.asarray(model(np.ones([1, 3]))))
+    with pytest.raises(UserError, match="serving_default: .*(variable|Variable)"):
+        check(tmp_path / "2")
+
+
+def add_request(directory, x, y):
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.model_spec.signature_name = "serving_default"
+    log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(x))
+    log.predict_log.response.outputs["y"].CopyFrom(tf.make_tensor_proto(y))
+    (directory / "assets.extra").mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(directory / WARMUP_FILE)) as file:
+        file.write(log.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("y", "complaint"),
+    [
+        ([[2.0, 4.0, 6.1]], r"output y differs from the trainer's by up to 0\.1"),
+        ([[2.0, 4.0]], r"output y has shape \[1, 3\], the trainer's \[1, 2\]"),
+    ],
+)
+def test_an_answer_that_is_not_the_trainers(tmp_path, y, complaint):
+    directory = save(tmp_path / "1", doubling())
+    x = np.array([[1, 2, 3]], "float32")
+    add_request(directory, x, 2 * x)
+    check(directory)
+    add_request(directory, x, np.array(y, "float32"))
+    with pytest.raises(UserError, match=complaint):
+        check(directory)
+
+
+def run(*arguments):
+    process = subprocess.run(
+        [sys.executable, "-m", "pipelines.export", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True
+    )
+    return process.returncode, process.stdout, process.stderr
+
+
+def test_command_line(exported, tmp_path):
+    code, out, _ = run("check", exported)
+    assert code == 0 and "operations, all of which TensorFlow Serving runs" in out
+    for arguments, complaint in (
+        (["check", exported.parent], rf"no SavedModel (no saved_model.pb); give a version, such as {exported}"),
+        (["check", tmp_path / "nothing"], "no such directory"),
+        (["check"], "expected: python -m pipelines.export check DIR"),
+        (["look", exported], "expected: python -m pipelines.export check DIR"),
+    ):
+        code, _, err = run(*arguments)
+        assert code == 2 and complaint in err and err.count("\n") == 1, err
+    shutil.copytree(exported, tmp_path / "1")
+    file = tmp_path / "1" / "saved_model.pb"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    code, _, err = run("check", tmp_path / "1")
+    assert code == 2 and str(tmp_path / "1") in err and "Traceback" not in err
+    assert run("--help")[0] == 0
