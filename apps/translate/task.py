@@ -239,7 +239,8 @@ class TranslateTask(Task):
                 raise UserError(f"{name}: no pair is short enough for this model; give shorter texts")
             pairs, rows = [pairs[i] for i in kept], [rows[i] for i in kept]
         sources, references = map(list, zip(*pairs, strict=True))
-        systems = {"model": [best.text for best, *_ in translator.translate(rows, options.batch_size)]}
+        answers = translator.translate(rows, options.batch_size, progress=f"translating {name}")
+        systems = {"model": [best.text for best, *_ in answers]}
         is_sample = self.config.dataset == "sample" and not self.config.train
         if options.baselines == "on" or (options.baselines == "auto" and is_sample):
             text, inspection, _ = self._train

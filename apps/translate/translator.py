@@ -1,11 +1,13 @@
 """From texts to translations with a trained model: tokens, static batches, decoding, text."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from rich.console import Console
+from rich.progress import track
 
 from apps.translate.config import SearchConfig
 from apps.translate.model import TranslationTransformer
@@ -66,37 +68,45 @@ class Translator:
         """Token ids of each text, with the end token. Rows may be longer than `limit`: ask before translating."""
         return [np.asarray(ids, np.int32) for ids in self.tokenizer.tokenize(tf.constant(texts, tf.string)).to_list()]
 
-    def translate(self, rows: Sequence[np.ndarray], batch_size: int) -> list[list[Translation]]:
+    def translate(self, rows: Sequence[np.ndarray], batch_size: int, progress: str = "") -> list[list[Translation]]:
         """The best translations of token rows of at most `limit` ids, in the order given.
 
         Rows of similar length share a batch; the last batch of a length is filled up with empty rows.
+
+        Args:
+            rows: Token ids of each text.
+            batch_size: Rows in a batch.
+            progress: What to call the work in a progress bar; without it there is none.
         """
         answers: list[list[Translation]] = [[] for _ in rows]
         batch_size = min(batch_size, max(len(rows), 1))
-        for length, indices in self._by_length(rows).items():
-            for begin in range(0, len(indices), batch_size):
-                chosen = indices[begin : begin + batch_size]
-                source = np.zeros((batch_size, length), np.int32)
-                for row, index in enumerate(chosen):
-                    source[row, : len(rows[index])] = rows[index]
-                texts, scores = (found.numpy() for found in self._decode(tf.constant(source)))
-                for index, row_texts, row_scores in zip(chosen, texts, scores, strict=False):
-                    answers[index] = [
-                        Translation(text.decode("utf-8", errors="replace"), float(score))
-                        for text, score in zip(row_texts, row_scores, strict=True)
-                    ]
+        batches = list(self._batches(rows, batch_size))
+        bar = track(batches, progress, console=Console(stderr=True), transient=True, disable=not progress)
+        for length, chosen in bar:
+            source = np.zeros((batch_size, length), np.int32)
+            for row, index in enumerate(chosen):
+                source[row, : len(rows[index])] = rows[index]
+            texts, scores = (found.numpy() for found in self._decode(tf.constant(source)))
+            for index, row_texts, row_scores in zip(chosen, texts, scores, strict=False):
+                answers[index] = [
+                    Translation(text.decode("utf-8", errors="replace"), float(score))
+                    for text, score in zip(row_texts, row_scores, strict=True)
+                ]
         return answers
 
-    def _by_length(self, rows):
+    def _batches(self, rows: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[int, list[int]]]:
+        """Batches as a length and the indices of the rows that fit it."""
         groups: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             length = next(length for length in self.lengths if len(row) <= length)
             groups.setdefault(length, []).append(index)
-        return groups
+        for length, indices in groups.items():
+            for begin in range(0, len(indices), batch_size):
+                yield length, indices[begin : begin + batch_size]
 
     def _decode_batch(self, source):
         ids, scores = self.decode(source)
-        texts = self.tokenizer.detokenize(tf.reshape(ids, [-1, tf.shape(ids)[-1]]))
+        texts = self.tokenizer.detokenize(tf.reshape(ids, [tf.size(scores), tf.shape(ids)[-1]]))
         return tf.reshape(texts, tf.shape(scores)), scores
 
     def decode(self, source: tf.Tensor) -> Answers:

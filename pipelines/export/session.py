@@ -41,7 +41,8 @@ class _Blocked:
         return None
 
 
-def _registered(tf_session, op_def_pb2):
+def registered(tf_session, op_def_pb2):
+    """Names of all operations that this process knows so far."""
     operations = op_def_pb2.OpList()
     operations.ParseFromString(tf_session.TF_GetBuffer(tf_session.TF_GetAllOpList()))
     return {operation.name for operation in operations.op}
@@ -73,7 +74,7 @@ def refused_operations(graph, core):
     return [line + first for line, first in found.items()]
 
 
-def _differences(expected, found):
+def differences(expected, found):
     """Lines about outputs that differ."""
     import numpy as np
 
@@ -84,8 +85,8 @@ def _differences(expected, found):
         elif wanted.dtype.kind in "SOU":
             wrong = np.flatnonzero(wanted.ravel() != got.ravel())
             if wrong.size:
-                first = wrong[0]
-                yield f"output {name} is {got.ravel()[first]!r}, the trainer's {wanted.ravel()[first]!r}"
+                texts = [bytes(array.ravel()[wrong[0]]).decode("utf-8", "replace") for array in (got, wanted)]
+                yield f"output {name} is {texts[0]!r}, the trainer's {texts[1]!r}"
         elif not np.allclose(wanted, got, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
             apart = np.max(np.abs(wanted.astype("float64") - got.astype("float64")))
             yield f"output {name} differs from the trainer's by up to {apart:.2g}"
@@ -98,7 +99,7 @@ def check(directory):
     from tensorflow.core.protobuf import saved_model_pb2
     from tensorflow.python.client import pywrap_tf_session
 
-    core = _registered(pywrap_tf_session, op_def_pb2)
+    core = registered(pywrap_tf_session, op_def_pb2)
     import tensorflow_text  # noqa: F401  (registers its operations)
     from tensorflow_serving.apis import prediction_log_pb2
 
@@ -133,7 +134,7 @@ def check(directory):
                 continue
             replayed[name] += 1
             expected = {key: tf.make_ndarray(value) for key, value in log.response.outputs.items()}
-            problems += [f"signature {name}: {line}" for line in _differences(expected, found)]
+            problems += [f"signature {name}: {line}" for line in differences(expected, found)]
     return result
 
 

@@ -106,9 +106,9 @@ def refused(capsys, *arguments):
     return err
 
 
-def test_versions_follow_each_other_and_old_ones_go(trained, tmp_path, capsys):
-    for _ in range(2):
-        export(trained, tmp_path, "--keep", "1", "--average", "2")
+def test_versions_follow_each_other_and_old_ones_go(exported, trained, tmp_path, capsys):
+    shutil.copytree(exported[0], tmp_path / "translate")
+    export(trained, tmp_path, "--keep", "1", "--average", "2")
     assert existing(tmp_path / "translate") == [2]
     assert re.search(r"step \d+, mean of 2 checkpoints from step \d+", capsys.readouterr().out)
     assert "2: exists; choose another --version" in refused(capsys, trained, tmp_path, "--version", "2")
