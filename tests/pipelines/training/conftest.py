@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras import ops
 
 from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig
+from pipelines.export.servable import Servable
 from pipelines.runs import Run
 from pipelines.task import Report, Task
 
@@ -67,6 +68,12 @@ class LineTask(Task):
 
     def predict(self, model, rows, options):
         return []
+
+    def explain(self, model, rows, options):
+        return []
+
+    def servable(self, model, options):
+        return Servable({}, {})
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import math
 
 import keras
 import numpy as np
@@ -137,6 +138,28 @@ def test_not_a_number_stops_and_keeps_the_last_good_checkpoint(make_task, line_c
     task.poison_step = None
     trainer = train(task)
     assert all(np.isfinite(v).all() for group in trainer.variables().values() for v in group)
+
+
+def test_steps_that_overflow_leave_numbers_only(make_task, line_config, float16):
+    task = make_task(dataclasses.replace(line_config, precision="mixed_float16", epochs=1))
+    batches = task._batches
+    # Errors in the thousands: their gradients, times the first loss scale, are beyond 65504.
+    task._batches = lambda seed, count: batches(seed, count).map(lambda b: b | {"y": 1000 * b["y"]})
+    train(task)
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    rows = [json.loads(line, parse_constant=refuse) for line in task.run.history_file.read_text().splitlines()]
+    skipped = [row for row in rows if "val_loss" not in row and "gradient_norm" not in row]
+    assert 0 < len(skipped) < 8 and all(math.isfinite(value) for row in rows for value in row.values())
+
+
+@pytest.fixture
+def float16():
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy("float32")
 
 
 def test_early_stopping_survives_a_resume(make_task, line_config, capsys):
