@@ -263,7 +263,7 @@ class MultiHeadAttention(keras.layers.Layer):
                 first = ops.cast(position, "int32") * query.shape[1]
                 cache_out = {name: write_slots(cache[name], new, first) for name, new in (("key", k), ("value", v))}
                 k, v = cache_out["key"], cache_out["value"]  # (B, h_kv, slots, dh)
-                if attention_mask is None:
+                if query.shape[1] == 1:
                     filled = ops.arange(ops.shape(k)[2]) <= ops.reshape(first, (-1, 1))  # (1 or B, slots)
                     key_mask = filled if key_mask is None else ops.logical_and(filled, ops.cast(key_mask, "bool"))
             elif key_mask is None:

@@ -25,7 +25,7 @@ def donated_caches():
 
 
 def write_slots(cache, steps, first):
-    """Returns the cache with some of its slots replaced.
+    """Returns the cache with some of its slots replaced. Within `donated_caches` the given one is no more.
 
     Args:
         cache: shape (B, h, slots, dh).

@@ -141,7 +141,7 @@ def evaluate(app: App, options: EvaluateOptions) -> None:
     """Measures a run on held-out data and writes `metrics.json`."""
     trained = _restore(app, options)
     print(trained)
-    origin = {"step": trained.steps[-1], "average": len(trained.steps)}
+    origin = {"step": trained.steps[-1], "options": _noted(options)}
     splits = {name: found | origin for name, found in trained.task.evaluate(trained.model, options).items()}
     name, first = next(iter(splits.items()))
     trained.run.write_metrics({"split": name} | first | {"splits": splits})
@@ -153,7 +153,10 @@ def predict(app: App, options: PredictOptions) -> None:
     trained = _restore(app, options)
     for answer in _good(trained.task.predict(trained.model, rows, options), len(rows), source, options):
         # A skipped row leaves an empty line, so that answers stay aligned with a file of inputs.
-        print(json.dumps(answer, ensure_ascii=False) if options.json else answer.get("text", ""))
+        if options.json:
+            print(json.dumps(answer, ensure_ascii=False))
+        else:
+            print("\n".join([answer.get("text", ""), *(other["text"] for other in answer.get("others", ()))]))
 
 
 def explain(app: App, options: ExplainOptions) -> None:
@@ -189,21 +192,32 @@ def _good(answers: Iterable[dict], count: int, source: str, options: InputOption
 
 def export(app: App, options: ExportOptions) -> None:
     """Writes a SavedModel that takes raw inputs, checks it as a server would see it, and publishes it."""
+    # Its answers are compared with those of another process, which are computed where every machine computes alike.
+    tf.config.set_visible_devices([], "GPU")
     trained = _restore(app, options)
     print(trained)
     base = options.output / app.name
     origin = {
         "app": app.name,
-        "run": trained.run.path.name,
+        "run": trained.run.path.absolute().name,
         "steps": trained.steps,
-        "options": {key: value for key, value in to_dict(options).items() if key not in ("run_dir", "output")},
+        "options": _noted(options),
     }
-    with versions.publishing(base, options.version, options.keep) as (directory, version), naming_full_disk(base):
+    with versions.publishing(base, options.version, options.keep) as made, naming_full_disk(base):
         print("writing and checking the SavedModel; this takes half a minute")
-        write(directory, app.name, trained.model, trained.task.servable(trained.model, options), origin)
-        print(check(directory))
-    size = sum(file.stat().st_size for file in (base / str(version)).rglob("*") if file.is_file())
-    print(f"{base / str(version)}: {size / 1e6:.1f} MB")
+        write(made.directory, app.name, trained.model, trained.task.servable(trained.model, options), origin)
+        try:
+            print(check(made.directory))
+        except UserError as error:
+            raise UserError(f"the SavedModel is not published: {error}") from None
+    published = base / str(made.version)
+    size = sum(file.stat().st_size for file in published.rglob("*") if file.is_file())
+    print(f"{published}: {size / 1e6:.1f} MB")
+
+
+def _noted(options: RunOptions) -> dict:
+    """The options to be kept with a result: all but where things are."""
+    return {key: value for key, value in to_dict(options).items() if key not in ("run_dir", "output")}
 
 
 def _inputs(options: InputOptions) -> tuple[list[str], str]:

@@ -114,7 +114,8 @@ class Task(abc.ABC):
     def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterable[dict[str, Any]]:
         """Answers inputs in order. Each answer is a JSON object; its `text` is what is shown without --json.
 
-        It names its `row`, from 1 on, and either answers or says in `error` why it cannot.
+        It names its `row`, from 1 on, and either answers or says in `error` why it cannot. Where several answers were
+        asked for, `others` are objects with the `text` of the next best ones.
         """
 
     @abc.abstractmethod

@@ -1,7 +1,8 @@
 """What can be set in the translate app. Every field's comment is its help text.
 
 python -m apps.translate train                       sample grammar, about 3 minutes on two cores
-python -m apps.translate train --dataset multi30k    29,000 image captions, English to German
+python -m apps.translate train --dataset multi30k    29,000 image captions, English to German, about an hour
+python -m apps.translate evaluate | predict | explain | export
 """
 
 import dataclasses
@@ -108,8 +109,10 @@ class SearchConfig:
     length_penalty: float = 1.0
 
     def check(self) -> None:
-        require_at_least(1, self, "beam")
-        require_at_least(0, self, "length_penalty")
+        if not 1 <= self.beam <= 64:
+            raise UserError(f"--beam {self.beam}: takes a number from 1 to 64")
+        if not 0 <= self.length_penalty <= 10:
+            raise UserError(f"--length-penalty {self.length_penalty}: takes a number from 0 to 10")
 
 
 GREEDY = SearchConfig(beam=1)

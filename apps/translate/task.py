@@ -40,7 +40,7 @@ SHUFFLE_BUFFER = 50_000  # pairs; a smaller corpus is shuffled whole
 VALIDATION_DECODED = 500  # pairs of the validation split that are translated at each validation
 SHOWN = 8  # translations shown in TensorBoard
 PICTURED = 2  # attention maps shown in TensorBoard
-WARMUP_ROWS = 8  # texts that an export is checked with, and a server warms up on
+EXAMPLES = 8  # texts that an export is checked with, and a server warms up on
 
 
 class TranslateTask(Task):
@@ -75,7 +75,13 @@ class TranslateTask(Task):
             print(f"{left_out:.2%} of the pairs are longer than {buckets[-1]} pieces and left out of training")
         self.config = override(self.config, {"vocabulary_size": size, "buckets": buckets})
         self._fingerprint_file.write_text(self._fingerprint + "\n")
+        self._examples_file.write_text("".join(f"{source}\n" for source, _ in self._validation[: 2 * EXAMPLES]))
         return self.config
+
+    @property
+    def _examples_file(self):
+        """Texts that an export is checked with: it needs the run, and no data beside it."""
+        return self.run.assets / "examples.txt"
 
     @property
     def _fingerprint_file(self):
@@ -300,11 +306,11 @@ class TranslateTask(Task):
         def explain(text):
             return translator.explain(text)._asdict()
 
-        # Lengths and batches as they will come: one short text, and several of the validation split with an empty one.
+        # Lengths and batches as they will come: one text, and several with an empty one.
         limit = translator.limit
-        sources = [source for source, _ in self._validation[: 2 * WARMUP_ROWS]]
+        sources = self._examples_file.read_text().split("\n")[:-1]
         kept = [s for s, ids in zip(sources, translator.tokenize(sources), strict=True) if len(ids) <= limit]
-        several = np.array([*kept[:WARMUP_ROWS], ""], object)
+        several = np.array([*kept[:EXAMPLES], ""], object)
         examples = [{"text": several[:1]}, {"text": several}]
         return Servable(
             {"serving_default": translate, "explain": explain},

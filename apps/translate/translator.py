@@ -11,7 +11,7 @@ from rich.progress import track
 
 from apps.translate.config import SearchConfig
 from apps.translate.model import TranslationTransformer
-from pipelines.decoding import Answers, beam_search, greedy, length_normaliser
+from pipelines.decoding import Answers, beam_search, greedy, length_normaliser, longest_limit
 from pipelines.text.tokenizer import Tokenizer
 
 
@@ -24,7 +24,7 @@ class Translation:
 
 
 class Explanation(NamedTuple):
-    """What the model looked at; see `Translator.explain`."""
+    """What the model looked at; see `Translator._explain`."""
 
     translation: tf.Tensor
     source_tokens: tf.Tensor
@@ -33,7 +33,7 @@ class Explanation(NamedTuple):
 
 
 class Translator:
-    """Translates any number of texts in batches of a few static shapes.
+    """Translates any number of texts, in batches of similar lengths.
 
     Args:
         model: A trained model.
@@ -58,6 +58,7 @@ class Translator:
         self.n_best = n_best
         # One graph for all lengths: tracing a decoder for each would take longer than it saves.
         self._decode = tf.function(self._decode_batch, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+        self.explain = tf.function(self._explain, input_signature=[tf.TensorSpec([None], tf.string)])
 
     @property
     def limit(self) -> int:
@@ -71,7 +72,7 @@ class Translator:
     def translate(self, rows: Sequence[np.ndarray], batch_size: int, progress: str = "") -> list[list[Translation]]:
         """The best translations of token rows of at most `limit` ids, in the order given.
 
-        Rows of similar length share a batch; the last batch of a length is filled up with empty rows.
+        Rows of similar length share a batch.
 
         Args:
             rows: Token ids of each text.
@@ -79,15 +80,14 @@ class Translator:
             progress: What to call the work in a progress bar; without it there is none.
         """
         answers: list[list[Translation]] = [[] for _ in rows]
-        batch_size = min(batch_size, max(len(rows), 1))
         batches = list(self._batches(rows, batch_size))
         bar = track(batches, progress, console=Console(stderr=True), transient=True, disable=not progress)
         for length, chosen in bar:
-            source = np.zeros((batch_size, length), np.int32)
+            source = np.zeros((len(chosen), length), np.int32)
             for row, index in enumerate(chosen):
                 source[row, : len(rows[index])] = rows[index]
             texts, scores = (found.numpy() for found in self._decode(tf.constant(source)))
-            for index, row_texts, row_scores in zip(chosen, texts, scores, strict=False):
+            for index, row_texts, row_scores in zip(chosen, texts, scores, strict=True):
                 answers[index] = [
                     Translation(text.decode("utf-8", errors="replace"), float(score))
                     for text, score in zip(row_texts, row_scores, strict=True)
@@ -113,7 +113,7 @@ class Translator:
         """Translates source ids (B, S). A translation longer than twice its source and 8 is cut there."""
         lengths = tf.math.count_nonzero(source, axis=1, dtype=tf.int32)
         limits = tf.where(lengths > 1, 2 * lengths + 8, 0)  # no text: nothing to say
-        state = self.model.start_decoding(source, tf.reduce_max(limits), self.search.beam)
+        state = self.model.start_decoding(source, longest_limit(limits), self.search.beam)
         arguments = self.model.decode_step, state, limits, self.tokenizer.start_id, self.tokenizer.end_id
         alpha = self.search.length_penalty
         if self.search.beam > 1:
@@ -126,7 +126,7 @@ class Translator:
         texts, scores = self._decode_batch(self._source(texts))
         return texts[:, 0], scores[:, 0]
 
-    def explain(self, texts: tf.Tensor) -> Explanation:
+    def _explain(self, texts: tf.Tensor) -> Explanation:
         """Which source tokens each token of a translation came from: cross-attention, mean of layers and heads.
 
         Args:
@@ -139,7 +139,8 @@ class Translator:
         source = self._source(texts)
         ids = self.decode(source).ids[:, 0]
         ids = ids[:, : tf.reduce_max(tf.math.count_nonzero(ids, axis=1))]
-        attention = tf.reduce_mean(self.model.attention(source, ids), axis=(1, 2))
+        # float32 whatever the model computes in: REST clients know no other small floats.
+        attention = tf.reduce_mean(tf.cast(self.model.attention(source, ids), tf.float32), axis=(1, 2))
         real = tf.cast((ids != 0)[:, :, None] & (source != 0)[:, None, :], attention.dtype)
         tokens = self.tokenizer.to_pieces
         return Explanation(self.tokenizer.detokenize(ids), tokens(source), tokens(ids), attention * real)

@@ -6,6 +6,15 @@ A model decodes step by step (`DecodingStep`). `greedy` and `sample` follow one 
 
 from pipelines.decoding.beam import beam_search, length_normaliser
 from pipelines.decoding.single import greedy, sample
-from pipelines.decoding.step import Answers, DecodingStep, Frontier
+from pipelines.decoding.step import Answers, DecodingStep, Frontier, longest_limit
 
-__all__ = ["Answers", "DecodingStep", "Frontier", "beam_search", "greedy", "length_normaliser", "sample"]
+__all__ = [
+    "Answers",
+    "DecodingStep",
+    "Frontier",
+    "beam_search",
+    "greedy",
+    "length_normaliser",
+    "longest_limit",
+    "sample",
+]

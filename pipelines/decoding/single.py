@@ -55,21 +55,30 @@ def sample(
     Returns:
         One answer a row, scored by the sum of its log-probabilities under the model itself: at temperature 1, uncut.
 
+    Raises:
+        ValueError: top_k is negative, or top_p outside (0, 1].
+
     References:
         Fan et al. 2018, Hierarchical Neural Story Generation (top-k). https://arxiv.org/abs/1805.04833
         Holtzman et al. 2020, The Curious Case of Neural Text Degeneration (top-p). https://arxiv.org/abs/1904.09751
     """
+    if top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(f"top_k must not be negative, and top_p in (0, 1]. Received: top_k={top_k}, top_p={top_p}")
     longest = longest_limit(limits)
     temperature = tf.reshape(tf.cast(temperature, tf.float32), [-1])
 
     def draw(seed):
-        return tf.random.stateless_uniform([longest], tf.stack([tf.cast(seed, tf.int64), 0]))
+        return tf.random.stateless_uniform([longest], tf.stack([seed, 0]))
 
-    draws = tf.map_fn(draw, seeds, fn_output_signature=tf.TensorSpec([None], tf.float32))  # (B, L)
+    # With a seed too many, since of no rows TensorFlow would not know the shape.
+    seeds = tf.concat([tf.cast(seeds, tf.int64), [0]], axis=0)
+    draws = tf.map_fn(draw, seeds, fn_output_signature=tf.TensorSpec([None], tf.float32))[:-1]  # (B, L)
 
     def choose(logits, position):
         certain = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        scaled = logits / tf.where(temperature > 0, temperature, 1.0)[:, None]
+        # Below zero, so that division by a small temperature ends in -inf at worst, and never in NaN.
+        scaled = logits - tf.reduce_max(logits, axis=-1, keepdims=True)
+        scaled /= tf.where(temperature > 0, temperature, 1.0)[:, None]
         cumulative = tf.cumsum(tf.nn.softmax(_cut(scaled, top_k, top_p)), axis=-1)
         # The share of the last entry is the whole, but for rounding; and u < 1 stays below it.
         target = tf.gather(draws, position, axis=1)[:, None] * cumulative[:, -1:]

@@ -51,11 +51,12 @@ def longest_limit(limits: tf.Tensor) -> tf.Tensor:
 
 
 def private(state: Any) -> Any:
-    """The state with a buffer of its own for every tensor, so that a step may overwrite it (`donated_caches`).
+    """The state with a buffer of its own for every cache, so that a step may overwrite it (`donated_caches`).
 
-    What makes a state may have given several tensors one buffer, or a constant that the next call would find changed.
+    What makes a state may have given several caches one buffer, or a constant that the next call would find changed.
+    Caches hold floats; masks and numbers are never overwritten.
     """
-    return tf.nest.map_structure(lambda x: tf.raw_ops.DeepCopy(x=x), state)
+    return tf.nest.map_structure(lambda x: tf.raw_ops.DeepCopy(x=x) if x.dtype.is_floating else x, state)
 
 
 def likeliest(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -74,7 +75,7 @@ def likeliest(logits: tf.Tensor, count: int) -> tuple[tf.Tensor, tf.Tensor]:
     rows, size = tf.shape(logits)[0], logits.shape[-1]
     filling = -size % GROUP
     if filling:
-        logits = tf.pad(logits, [[0, 0], [0, filling]], constant_values=logits.dtype.min)
+        logits = tf.pad(logits, [[0, 0], [0, filling]], constant_values=-float("inf"))
     groups = (size + filling) // GROUP
     grouped = tf.reshape(logits, [rows, groups, GROUP])
     maxima = tf.reduce_max(grouped, axis=-1)  # (N, groups)

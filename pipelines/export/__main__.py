@@ -22,12 +22,15 @@ def main(arguments: list[str]) -> None:
         raise UserError("expected: python -m pipelines.export check DIR")
     directory = Path(directories[0])
     require_saved_model(directory)
-    print(f"{directory}: {check(directory)}")
+    try:
+        print(f"{directory}: {check(directory)}")
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from None
 
 
 if __name__ == "__main__":
     try:
         main(sys.argv[1:])
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -50,7 +50,7 @@ def write(directory: Path, name: str, model: keras.Model, servable: Servable, or
     """Writes a SavedModel with its warm-up requests.
 
     Args:
-        directory: where to; it must not exist yet.
+        directory: where to, an empty one or one to be made.
         name: of the served model.
         model: whose variables the signatures read.
         servable: what to export.

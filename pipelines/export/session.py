@@ -1,6 +1,6 @@
 """Loads a SavedModel as TensorFlow Serving does and replays its warm-up requests; run as a program of its own.
 
-    python -I pipelines/export/session.py DIRECTORY
+    python -P pipelines/export/session.py DIRECTORY
 
 Nothing of this project can be imported here, so that an export which leans on it fails. Prints one JSON object:
 {"signatures": {name: number of requests replayed}, "operations": how many, "problems": [lines]}.
@@ -29,7 +29,11 @@ TEXT_OPERATIONS = {
     "TFText>RoundRobinTrim", "TFText>WhitespaceTokenizeWithOffsetsV2", "TokenizerFromLogits",
     "UnicodeScriptTokenizeWithOffsets", "WhitespaceTokenizeWithOffsets", "WordpieceTokenizeWithOffsets",
 }  # fmt: skip
-TOLERANCE = 1e-4  # of numbers, relative and absolute: kernels may add in another order
+# Of decision forests all is linked.
+FORESTS = "SimpleML"
+# Relative and absolute, of float32 and of the smaller floats: kernels may add in another order.
+TOLERANCE, TOLERANCE_OF_HALF = 1e-4, 2e-2
+MOST_REQUESTS = 1000  # that TensorFlow Serving takes
 
 
 class _Blocked:
@@ -63,7 +67,7 @@ def refused_operations(graph, core):
         reason = next((why for start, why in REFUSED.items() if node.op.startswith(start)), None)
         if reason is None and node.attr["_XlaMustCompile"].b:
             reason = "is to be compiled by XLA (jit_compile), which TensorFlow Serving has switched off"
-        if reason is None and node.op not in known:
+        if reason is None and node.op not in known and not node.op.startswith(FORESTS):
             reason = "is not linked into TensorFlow Serving"
         if reason:
             where = f" in {function}" if function else ""
@@ -87,9 +91,39 @@ def differences(expected, found):
             if wrong.size:
                 texts = [bytes(array.ravel()[wrong[0]]).decode("utf-8", "replace") for array in (got, wanted)]
                 yield f"output {name} is {texts[0]!r}, the trainer's {texts[1]!r}"
-        elif not np.allclose(wanted, got, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+        elif wanted.dtype.kind in "iub":
+            if not np.array_equal(wanted, got):
+                yield f"output {name} is {got.ravel()[:5]}, the trainer's {wanted.ravel()[:5]}"
+        elif not _close(wanted, got):
             apart = np.max(np.abs(wanted.astype("float64") - got.astype("float64")))
             yield f"output {name} differs from the trainer's by up to {apart:.2g}"
+
+
+def _close(wanted, got):
+    import numpy as np
+
+    tolerance = TOLERANCE if wanted.dtype.itemsize >= 4 else TOLERANCE_OF_HALF
+    wanted, got = wanted.astype("float64"), got.astype("float64")
+    return np.allclose(wanted, got, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def replay(session, signature, log):
+    """Puts a recorded request to a session. Yields a line for everything that is not as recorded."""
+    import tensorflow as tf
+
+    inputs = {name: tf.make_ndarray(value) for name, value in log.request.inputs.items()}
+    expected = {name: tf.make_ndarray(value) for name, value in log.response.outputs.items()}
+    for kind, names, known in (("input", inputs, signature.inputs), ("output", expected, signature.outputs)):
+        if wrong := sorted(set(names) - set(known)):
+            yield f"a warm-up request has an {kind} {wrong[0]}, there is {', '.join(sorted(known))}"
+            return
+    feeds = {signature.inputs[name].name: value for name, value in inputs.items()}
+    try:
+        found = session.run({name: output.name for name, output in signature.outputs.items()}, feeds)
+    except tf.errors.OpError as error:
+        yield " ".join(error.message.split())[:300]
+        return
+    yield from differences(expected, found)
 
 
 def check(directory):
@@ -118,23 +152,19 @@ def check(directory):
         signatures = tf.compat.v1.saved_model.load(session, ["serve"], directory).signature_def
         replayed |= {name: 0 for name in signatures if not name.startswith("__")}
         warmup = os.path.join(directory, "assets.extra", "tf_serving_warmup_requests")
-        records = tf.compat.v1.io.tf_record_iterator(warmup) if os.path.exists(warmup) else ()
+        records = list(tf.compat.v1.io.tf_record_iterator(warmup)) if os.path.exists(warmup) else []
+        if len(records) > MOST_REQUESTS:
+            problems.append(f"{len(records)} warm-up requests, of which TensorFlow Serving takes {MOST_REQUESTS}")
         for record in records:
-            log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
-            name = log.request.model_spec.signature_name or "serving_default"
+            log = prediction_log_pb2.PredictionLog.FromString(record)
+            if log.WhichOneof("log_type") != "predict_log":
+                continue  # of other interfaces; their signatures count as not run
+            name = log.predict_log.request.model_spec.signature_name or "serving_default"
             if name not in signatures:
                 problems.append(f"a warm-up request asks for signature {name}, there is {', '.join(replayed)}")
                 continue
-            feeds = {signatures[name].inputs[k].name: tf.make_ndarray(v) for k, v in log.request.inputs.items()}
-            fetches = {key: output.name for key, output in signatures[name].outputs.items()}
-            try:
-                found = session.run(fetches, feeds)
-            except tf.errors.OpError as error:
-                problems.append(f"signature {name}: {' '.join(error.message.split())[:300]}")
-                continue
+            problems += [f"signature {name}: {line}" for line in replay(session, signatures[name], log.predict_log)]
             replayed[name] += 1
-            expected = {key: tf.make_ndarray(value) for key, value in log.response.outputs.items()}
-            problems += [f"signature {name}: {line}" for line in differences(expected, found)]
     return result
 
 

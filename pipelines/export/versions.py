@@ -5,8 +5,10 @@ TensorFlow Serving passes over, and renamed when it is complete and on the disk.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,70 +16,116 @@ from pipelines.errors import UserError
 from pipelines.files import flush_to_disk
 
 
-def existing(base: Path) -> list[int]:
-    """The versions that are there, ascending."""
+def existing(base: Path) -> dict[int, Path]:
+    """The versions that are there, by number, ascending. As for TensorFlow Serving, `00000001` is version 1."""
     if not base.is_dir():
-        return []
-    return sorted(int(found.name) for found in base.iterdir() if found.name.isdigit() and found.is_dir())
+        return {}
+    found = {int(path.name): path for path in base.iterdir() if path.name.isdecimal() and path.is_dir()}
+    return dict(sorted(found.items()))
+
+
+class Export:
+    """A version in the making.
+
+    Args:
+        directory: where to make it.
+        version: the number it is published under; known afterwards, where it was not given.
+    """
+
+    def __init__(self, directory: Path, version: int | None):
+        self.directory = directory
+        self.version = version
 
 
 @contextlib.contextmanager
-def publishing(base: Path, version: int | None = None, keep: int = 0) -> Iterator[tuple[Path, int]]:
+def publishing(base: Path, version: int | None = None, keep: int = 0) -> Iterator[Export]:
     """Publishes what the body makes, if it ends well; otherwise leaves no trace.
 
     Args:
         base: directory of the model's versions; made where it is missing.
         version: number to publish as; by default the one after the newest.
-        keep: how many of the newest versions to keep; 0 keeps all.
-
-    Yields:
-        A path at which to make the version, and its number.
+        keep: how many of the newest versions to keep, besides this one if it is older; 0 keeps all.
 
     Raises:
         UserError: the version exists.
     """
-    if version is None:
-        version = max(existing(base), default=0) + 1
-    final = base / str(version)
-    taken = f"{final}: exists; choose another --version, or none for the next one"
-    if final.exists():
-        raise UserError(taken)
-    _remove_leftovers(base)
+    _refuse_taken(base, version)
     made = [folder for folder in (base, *base.parents) if not folder.exists()]
-    hidden = base / f".{version}.{os.getpid()}"
     try:
-        hidden.mkdir(parents=True)
-        yield hidden, version
-        for file in sorted(hidden.rglob("*"), reverse=True):
-            flush_to_disk(file)
-        try:
-            os.rename(hidden, final)
-        except OSError as error:
-            if not final.exists():
-                raise
-            raise UserError(taken) from error
-        flush_to_disk(base)
+        base.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(base)
+        with _hidden_directory(base) as hidden:
+            export = Export(hidden, version)
+            yield export
+            for file in (*hidden.rglob("*"), hidden):
+                flush_to_disk(file)
+            export.version = _rename(hidden, base, version)
+            flush_to_disk(base)
     except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
         for folder in made:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
-    if keep:
-        for old in existing(base)[:-keep]:
-            _remove(base / str(old))
+    older = list(existing(base).values())[:-keep] if keep else []
+    for path in older:
+        if int(path.name) != export.version:
+            _remove(path)
+
+
+@contextlib.contextmanager
+def _hidden_directory(base: Path) -> Iterator[Path]:
+    """A directory of this process alone, which is gone afterwards, if it still has that name."""
+    hidden = Path(tempfile.mkdtemp(prefix=".making-", dir=base))
+    try:
+        hidden.chmod(0o755)  # a server may run as somebody else
+        with _locked(hidden):
+            yield hidden
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _refuse_taken(base: Path, version: int | None) -> None:
+    if version in existing(base):
+        raise UserError(f"{existing(base)[version]}: exists; choose another --version, or none for the next one")
+
+
+def _rename(hidden: Path, base: Path, version: int | None) -> int:
+    """Gives a complete version its name. Returns its number."""
+    while True:
+        number = max(existing(base), default=0) + 1 if version is None else version
+        _refuse_taken(base, version)
+        try:
+            os.rename(hidden, base / str(number))
+            return number
+        except OSError:  # another export took the name just now
+            if not (base / str(number)).exists():
+                raise
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Tells others that a process is at work here; the system takes the lock back when it dies.
+
+    Raises:
+        BlockingIOError: another one is.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _remove_leftovers(base: Path) -> None:
-    """Clears what a kill has left of an export, unless another process is making it right now."""
-    for hidden in base.glob(".*.*"):
-        _, version, maker = hidden.name.split(".", 2)
-        if version.isdigit() and (maker == "removed" or (maker.isdigit() and not Path("/proc", maker).exists())):
+    """Clears what kills have left behind."""
+    for hidden in (*base.glob(".making-*"), *base.glob(".removed-*")):
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(hidden):
             shutil.rmtree(hidden, ignore_errors=True)
 
 
 def _remove(version: Path) -> None:
     """Takes a version away whole: file by file under its own name, a server would find half of it."""
-    hidden = version.with_name(f".{version.name}.removed")
+    hidden = version.with_name(f".removed-{version.name}")
     os.rename(version, hidden)
     shutil.rmtree(hidden)

@@ -1,6 +1,8 @@
 """Multi-head attention against Keras' own layers with the same weights, and what Keras' layers do not have:
 the cache, fused projections with adapters and int8, and rows without a single visible key."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from layers import MultiHeadAttention, RotaryEmbedding, TiedEmbedding
+from layers import MultiHeadAttention, RotaryEmbedding, TiedEmbedding, donated_caches
 from tests.layers.contract import check_layer
 
 RNG = np.random.default_rng(0)
@@ -209,6 +211,34 @@ def test_each_row_decodes_at_its_own_position():
         np.testing.assert_allclose(y[:, 0], full[np.arange(B), positions], atol=1e-5)
         assert scores.shape == (B, HEADS, 1, T)
         assert np.all(np.asarray(scores)[0, :, 0, t + 1 :] == 0)
+
+
+@pytest.mark.parametrize("donated", [False, True])
+def test_hypotheses_share_a_cache(donated):
+    """Three hypotheses of each row, each as if it were alone: the first two part ways after two steps."""
+    layer = MultiHeadAttention(HEADS, head_dim=4, num_kv_heads=2, rotary_base=1000.0)
+    common, rest = QUERY[:, :2], RNG.normal(size=(3, B, T - 2, D)).astype("float32")
+    histories = [np.concatenate([common, part], axis=1) for part in rest]  # 3 x (B, T, D)
+    expected = [np.asarray(layer(history, use_causal_mask=True)) for history in histories]
+    steps = np.stack(histories, axis=2)  # (B, T, 3, D)
+    slot_position, slot_owner = np.divmod(np.arange(3 * T), 3)
+
+    @tf.function
+    def decode():
+        cache, outputs = layer.empty_cache(B, T, hypotheses=3), []
+        cache = {name: tf.raw_ops.DeepCopy(x=x) for name, x in cache.items()}
+        for t in range(T):
+            # The common steps are hypothesis 0's, wherever a hypothesis came from.
+            owner = np.where(slot_position < 2, 0, np.arange(3)[:, None])  # (3, slots)
+            visible = np.broadcast_to((slot_position <= t) & (slot_owner == owner), (B, 3, 3 * T))
+            with donated_caches() if donated else contextlib.nullcontext():
+                y, cache = layer(steps[:, t], attention_mask=visible, cache=cache, position=t)
+            outputs.append(y)
+        return tf.stack(outputs, axis=1)  # (B, T, 3, D)
+
+    found = decode().numpy()
+    for k in range(3):
+        np.testing.assert_allclose(found[:, :, k], expected[k], atol=1e-5)
 
 
 def test_the_cache_of_grouped_heads_is_smaller_and_in_the_compute_dtype():

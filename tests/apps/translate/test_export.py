@@ -60,6 +60,7 @@ def test_it_answers_as_predict_does(ask, trained, command):
     found = ask(TEXTS)
     assert found.keys() == {"translation", "score"}
     assert [text.decode() for text in found["translation"]] == [row["text"] for row in rows]
+    assert all(row["text"] for row in rows)
     np.testing.assert_allclose(found["score"], [row["score"] for row in rows], atol=2e-4)
 
 

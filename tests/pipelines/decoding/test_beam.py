@@ -120,6 +120,22 @@ def test_equally_likely_tokens_come_in_their_own_order():
     np.testing.assert_allclose(values, -np.log(200), rtol=1e-5)
 
 
+def test_an_id_outside_the_vocabulary_is_never_the_likeliest():
+    values, ids = likeliest(tf.constant([[-float("inf"), 1.0, -float("inf")]]), 3)
+    assert sorted(ids[0].numpy()) == [0, 1, 2] and values[0, 0] == 0
+
+
+@pytest.mark.parametrize("size", [4, 5])
+def test_more_beams_than_tokens(size):
+    language = Language(7, size=size)
+    search = decoder(beam_search, 9, language=language, beams=9, n_best=9)
+    ids, scores = search(np.arange(10), np.full(10, 3))
+    for row, (answers, found) in enumerate(zip(ids, scores, strict=True)):
+        best = max(language.score(row, sentence) for sentence in language.sentences(3))
+        assert abs(found[0] - best) < 1e-4 and abs(language.score(row, said(answers[0])) - best) < 1e-4
+    assert search([], []).ids.shape[:2] == (0, 9)
+
+
 @pytest.mark.parametrize("wrong", [{"n_best": 3}, {"n_best": 0}, {"length_penalty": -1.0}])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="Received"):

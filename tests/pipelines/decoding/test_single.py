@@ -50,8 +50,8 @@ def test_ends_with_the_last_row():
 
 
 def test_a_batch_of_no_rows():
-    ids, scores = GREEDY([], [])
-    assert ids.shape[:2] == (0, 1) and scores.shape == (0, 1)
+    for ids, scores in (GREEDY([], []), DRAWN([], [], seeds=tf.zeros([0], tf.int64))):
+        assert ids.shape[:2] == (0, 1) and scores.shape == (0, 1)
 
 
 ROWS = st.lists(st.tuples(st.integers(0, 500), st.integers(0, 9)), min_size=1, max_size=5)
@@ -104,6 +104,18 @@ def test_temperature_sharpens_row_by_row_and_zero_is_greedy():
     expected = [1.0, *(np.exp(scores[best] / t) / np.exp(scores / t).sum() for t in (0.3, 1.0))]
     np.testing.assert_allclose(shares, expected, atol=4 * np.sqrt(0.25 / 300))
     assert expected[1] > expected[2] + 0.1
+
+
+def test_a_temperature_near_zero_is_greedy():
+    draw = decoder(sample, language=LANGUAGE, temperature=1e-30)
+    rows, limits = np.arange(20), np.full(20, 6)
+    np.testing.assert_array_equal(draw(rows, limits, seeds=tf.range(20)).ids, GREEDY(rows, limits).ids)
+
+
+@pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match="Received"):
+        sample(LANGUAGE.step, tf.zeros([1, 1], tf.int32), tf.constant([3]), START, END, tf.constant([1]), **wrong)
 
 
 @settings(max_examples=60)

@@ -131,6 +131,37 @@ def test_variables_that_the_server_would_not_find(tmp_path):
         check(tmp_path / "2")
 
 
+def test_the_project_cannot_be_imported_there(tmp_path):
+    script = "import runpy, sys; sys.argv = ['session.py', 'nowhere']; runpy.run_path(sys.argv[0], run_name='__main__')"
+    script += "; import pipelines.export"
+    path = str(ROOT / "pipelines" / "export" / "session.py")
+    process = subprocess.run(
+        [sys.executable, "-c", script.replace("'session.py'", repr(path))], cwd=ROOT, capture_output=True, text=True
+    )
+    assert "pipelines is not there where models are served" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda log: log.request.inputs["z"].CopyFrom(log.request.inputs["x"]), "has an input z, there is x"),
+        (lambda log: log.response.outputs["z"].CopyFrom(log.request.inputs["x"]), "has an output z, there is y"),
+    ],
+)
+def test_requests_that_do_not_fit_the_signature(tmp_path, change, complaint):
+    directory = save(tmp_path / "1", doubling())
+    x = np.ones([1, 3], "float32")
+    log = prediction_log_pb2.PredictLog()
+    log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(x))
+    log.response.outputs["y"].CopyFrom(tf.make_tensor_proto(2 * x))
+    with tf.Graph().as_default(), tf.compat.v1.Session() as loaded:
+        signature = tf.compat.v1.saved_model.load(loaded, ["serve"], str(directory)).signature_def["serving_default"]
+        assert not list(session.replay(loaded, signature, log))
+        change(log)
+        (line,) = session.replay(loaded, signature, log)
+    assert complaint in line
+
+
 def add_request(directory, x, y):
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.model_spec.signature_name = "serving_default"
@@ -156,6 +187,8 @@ def test_an_answer_that_is_not_the_trainers(tmp_path):
         ([[1.0, np.nan]], [[1.0, np.nan]], None),
         ([[1.0, np.nan]], [[1.0, 2.0]], "differs"),
         ([[1.0, 2.0]], [[1.0, 2.1]], "differs from the trainer's by up to 0.1"),
+        ([10001], [10002], "is [10002], the trainer's [10001]"),
+        ([True], [True], None),
         ([[1.0, 2.0]], [1.0, 2.0], "has shape [2], the trainer's [1, 2]"),
         ([b"a", b"b"], [b"a", b"b"], None),
         ([b"a", b"b"], [b"a", b"c"], "is 'c', the trainer's 'b'"),

@@ -18,11 +18,12 @@ ROOT = Path(__file__).parents[3]
 
 
 def publish(base, content="x", **options):
-    with publishing(base, **options) as (directory, version):
-        (directory / "variables").mkdir()
-        (directory / "variables" / "data").write_text(content)
-        assert version not in existing(base)
-    return version
+    before = [*existing(base)]
+    with publishing(base, **options) as made:
+        (made.directory / "variables").mkdir()
+        (made.directory / "variables" / "data").write_text(content)
+        assert [*existing(base)] == before
+    return made.version
 
 
 def names(base):
@@ -42,22 +43,36 @@ def test_a_version_that_exists_is_never_touched(tmp_path):
     publish(tmp_path, "old", version=7)
     with pytest.raises(UserError, match=r"7: exists; choose another --version"):
         publish(tmp_path, "new", version=7)
-    with pytest.raises(UserError, match="exists"), publishing(tmp_path, version=8) as (directory, _):
-        (directory / "mine").touch()
+    with pytest.raises(UserError, match="exists"), publishing(tmp_path, version=8) as made:
+        (made.directory / "mine").touch()
         shutil.copytree(tmp_path / "7", tmp_path / "8")  # another process was faster
     assert names(tmp_path) == ["7", "8"]
     assert [(tmp_path / v / "variables" / "data").read_text() for v in "78"] == ["old", "old"]
+    with publishing(tmp_path) as made:  # without a number of one's own there is always a next one
+        shutil.copytree(tmp_path / "7", tmp_path / "9")
+        (made.directory / "mine").touch()
+    assert made.version == 10 and (tmp_path / "10" / "mine").exists()
+
+
+def test_numbers_with_zeros_before_them(tmp_path):
+    publish(tmp_path / "m", version=1)
+    (tmp_path / "m" / "1").rename(tmp_path / "m" / "00000001")
+    (tmp_path / "m" / "\u00b2").mkdir()  # a digit, but no number
+    with pytest.raises(UserError, match="00000001: exists"):
+        publish(tmp_path / "m", version=1)
+    assert publish(tmp_path / "m", keep=1) == 2
+    assert names(tmp_path / "m") == ["2", "\u00b2"]
 
 
 def test_a_failure_leaves_no_trace(tmp_path):
     base = tmp_path / "models" / "m"
-    with pytest.raises(RuntimeError), publishing(base) as (directory, _):
-        (directory / "half").write_text("of it")
+    with pytest.raises(RuntimeError), publishing(base) as made:
+        (made.directory / "half").write_text("of it")
         raise RuntimeError
     assert names(tmp_path) == []
     publish(base)
-    with pytest.raises(KeyboardInterrupt), publishing(base, keep=1) as (directory, _):
-        (directory / "half").write_text("of it")
+    with pytest.raises(KeyboardInterrupt), publishing(base, keep=1) as made:
+        (made.directory / "half").write_text("of it")
         raise KeyboardInterrupt
     assert names(base) == ["1"]
 
@@ -67,23 +82,24 @@ def test_after_a_kill_nothing_is_visible_and_the_next_export_clears_up(tmp_path)
 import os, signal, sys
 from pathlib import Path
 from pipelines.export.versions import publishing
-with publishing(Path(sys.argv[1])) as (directory, _):
-    (directory / "half").write_text("of it")
+with publishing(Path(sys.argv[1])) as made:
+    (made.directory / "half").write_text("of it")
     os.kill(os.getpid(), signal.SIGKILL)
 """
     process = subprocess.run([sys.executable, "-c", script, tmp_path], cwd=ROOT, check=False)
     assert process.returncode == -signal.SIGKILL
     (left,) = names(tmp_path)
     assert left.startswith(".") and not existing(tmp_path)
-    still_made = tmp_path / f".9.{os.getpid()}"
-    still_made.mkdir()
-    publish(tmp_path)
-    assert names(tmp_path) == [still_made.name, "1"]
+    with publishing(tmp_path) as still_made:
+        publish(tmp_path)
+        assert names(tmp_path) == [still_made.directory.name, "1"]
+    assert names(tmp_path) == ["1", "2"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="mounts need root")
 def test_a_read_only_folder(tmp_path):
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], check=True)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", tmp_path], capture_output=True).returncode:
+        pytest.skip("no right to mount")
     try:
         with pytest.raises(OSError, match="Read-only"):
             publish(tmp_path / "m")
@@ -91,11 +107,17 @@ def test_a_read_only_folder(tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-@given(st.lists(st.integers(1, 50), unique=True), st.integers(0, 5))
-def test_any_versions_keep_the_newest(tmp_path_factory, versions, keep):
+@given(st.lists(st.integers(1, 20), unique=True), st.integers(0, 5), st.none() | st.integers(21, 40))
+def test_any_versions_keep_the_newest(tmp_path_factory, versions, keep, version):
     base = tmp_path_factory.mktemp("models")
-    for version in versions:
-        publish(base, version=version)
-    newest = publish(base, keep=keep)
-    assert newest == max(versions, default=0) + 1
-    assert existing(base) == sorted([*versions, newest])[-keep:]
+    for each in versions:
+        publish(base, version=each)
+    newest = publish(base, keep=keep, version=version)
+    assert newest == version or max(versions, default=0) + 1
+    assert [*existing(base)] == sorted([*versions, newest])[-keep:]
+
+
+def test_a_version_published_late_is_kept(tmp_path):
+    publish(tmp_path, version=5)
+    assert publish(tmp_path, version=3, keep=1) == 3
+    assert names(tmp_path) == ["3", "5"]
