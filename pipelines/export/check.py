@@ -26,8 +26,8 @@ class Checked:
     operations: int
 
     def __str__(self):
-        replayed = ", ".join(f"{name} {n} times" for name, n in self.signatures.items() if n)
-        silent = [name for name, count in self.signatures.items() if not count]
+        replayed = ", ".join(f"{name} {n} times" for name, n in sorted(self.signatures.items()) if n)
+        silent = sorted(name for name, count in self.signatures.items() if not count)
         lines = [f"{self.operations:,} operations, all of which TensorFlow Serving runs"]
         if replayed:
             lines.append(f"answers as recorded: {replayed}")
