@@ -191,8 +191,7 @@ class TranslateTask(Task):
         """One translator a model and way to search, so that graphs are traced once and not at every validation."""
         key = (id(model), search, n_best)
         if key not in self._translators:
-            lengths = (*self.config.buckets, self.config.max_length)
-            self._translators[key] = Translator(model, self.tokenizer, lengths, search, n_best)
+            self._translators[key] = Translator(model, self.tokenizer, self.config.max_length, search, n_best)
         return self._translators[key]
 
     def _attention_pictures(self, translator: Translator, sources: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:

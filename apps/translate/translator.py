@@ -1,7 +1,7 @@
 """From texts to translations with a trained model: tokens, static batches, decoding, text."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,7 @@ class Translator:
     Args:
         model: A trained model.
         tokenizer: The one it was trained with.
-        lengths: Source lengths to pad to, ascending; the last is the model's limit.
+        limit: Longest source in pieces, the end token included.
         search: How translations are sought.
         n_best: How many of a text are given.
     """
@@ -47,23 +47,18 @@ class Translator:
         self,
         model: TranslationTransformer,
         tokenizer: Tokenizer,
-        lengths: Sequence[int],
+        limit: int,
         search: SearchConfig,
         n_best: int = 1,
     ):
         self.model = model
         self.tokenizer = tokenizer
-        self.lengths = sorted(set(lengths))
+        self.limit = limit
         self.search = search
         self.n_best = n_best
         # One graph for all lengths: tracing a decoder for each would take longer than it saves.
         self._decode = tf.function(self._decode_batch, input_signature=[tf.TensorSpec([None, None], tf.int32)])
         self.explain = tf.function(self._explain, input_signature=[tf.TensorSpec([None], tf.string)])
-
-    @property
-    def limit(self) -> int:
-        """Longest source in pieces, the end token included."""
-        return self.lengths[-1]
 
     def tokenize(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, with the end token. Rows may be longer than `limit`: ask before translating."""
@@ -80,10 +75,10 @@ class Translator:
             progress: What to call the work in a progress bar; without it there is none.
         """
         answers: list[list[Translation]] = [[] for _ in rows]
-        batches = list(self._batches(rows, batch_size))
-        bar = track(batches, progress, console=Console(stderr=True), transient=True, disable=not progress)
-        for length, chosen in bar:
-            source = np.zeros((len(chosen), length), np.int32)
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+        batches = [order[begin : begin + batch_size] for begin in range(0, len(rows), batch_size)]
+        for chosen in track(batches, progress, console=Console(stderr=True), transient=True, disable=not progress):
+            source = np.zeros((len(chosen), len(rows[chosen[-1]])), np.int32)
             for row, index in enumerate(chosen):
                 source[row, : len(rows[index])] = rows[index]
             texts, scores = (found.numpy() for found in self._decode(tf.constant(source)))
@@ -93,16 +88,6 @@ class Translator:
                     for text, score in zip(row_texts, row_scores, strict=True)
                 ]
         return answers
-
-    def _batches(self, rows: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[int, list[int]]]:
-        """Batches as a length and the indices of the rows that fit it."""
-        groups: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            length = next(length for length in self.lengths if len(row) <= length)
-            groups.setdefault(length, []).append(index)
-        for length, indices in groups.items():
-            for begin in range(0, len(indices), batch_size):
-                yield length, indices[begin : begin + batch_size]
 
     def _decode_batch(self, source):
         ids, scores = self.decode(source)
