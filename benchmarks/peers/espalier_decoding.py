@@ -49,10 +49,9 @@ def export(model: TranslationTransformer, settings: dict, folder: Path) -> None:
     tf.saved_model.save(module, folder, signatures={"decode": decode})
 
 
-def session_decoder(folder: Path, threads: int = 0, streams: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-    """The SavedModel's `decode` in a session of its own, whose kernels and operations have that many threads."""
-    config = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=threads, inter_op_parallelism_threads=streams)
-    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+def session_decoder(folder: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """The SavedModel's `decode` in a session of its own."""
+    session = tf.compat.v1.Session(graph=tf.Graph())
     with session.graph.as_default():
         signature = tf.compat.v1.saved_model.load(session, ["serve"], str(folder)).signature_def["decode"]
     return session.make_callable(signature.outputs["ids"].name, [signature.inputs["source"].name])
@@ -66,17 +65,21 @@ def in_streams(decode: Callable[[np.ndarray], np.ndarray], streams: int) -> Call
 
 def main() -> None:
     settings, weights, batches = read_case(sys.argv[1])
+    streams = 0
+    if sys.argv[2] == "streams":
+        streams = min(len(os.sched_getaffinity(0)), batches["source"].shape[1])
+        # Before TensorFlow does anything: its first work fixes the threads of the whole process.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(streams)
     model = TranslationTransformer.from_settings(
         ModelConfig(**settings["model"]), settings["vocabulary_size"], settings["start_id"]
     )
     load(model, weights)
-    streams = min(len(os.sched_getaffinity(0)), batches["source"].shape[1])
     with tempfile.TemporaryDirectory() as folder:
         export(model, settings, Path(folder))
-        if sys.argv[2] == "streams":
-            decode = in_streams(session_decoder(Path(folder), threads=1, streams=streams), streams)
-        else:
-            decode = session_decoder(Path(folder))
+        decode = session_decoder(Path(folder))
+    if streams > 1:
+        decode = in_streams(decode, streams)
 
     def run(steps):
         begin = time.perf_counter()
