@@ -130,6 +130,7 @@ def refused(capsys, *arguments):
     return err
 
 
+@pytest.mark.slow
 def test_a_model_in_half_precision(flags, tmp_path, capsys):
     run = tmp_path / "run"
     try:
