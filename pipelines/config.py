@@ -41,6 +41,10 @@ class OptimizerConfig:
     clip_norm: float = 1.0
     # Decay of the moving average of the weights, which validation and all later commands use; 0 turns it off.
     average_decay: float = 0.998
+    # Steps at the start in which pretrained weights stay as they are, while the new ones find their place.
+    frozen_steps: int = 0
+    # Learning rate of pretrained weights after that, as a share of the learning rate of new ones.
+    pretrained_rate: float = 0.1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -96,6 +96,10 @@ class Task(abc.ABC):
     def build_model(self) -> keras.Model:
         """A built model that takes a batch."""
 
+    def pretrained(self, model: keras.Model) -> Sequence[keras.Variable]:
+        """Weights of the model that come from an earlier training: they are frozen at first, and then learn slower."""
+        return ()
+
     @abc.abstractmethod
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         """This process' rows of each batch of one epoch, in an order fixed by the seed and the epoch.

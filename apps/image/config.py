@@ -24,6 +24,9 @@ class ModelConfig:
     # cnn: convolutions and pooling (LeCun et al. 1998); resnet: residual blocks (He et al. 2016); mobile: inverted
     # residuals (Sandler et al. 2018).
     architecture: Literal["cnn", "resnet", "mobile"] = "resnet"
+    # Pretrained network to fine-tune in place of an architecture: a preset of KerasHub (resnet_18_imagenet), the
+    # directory of one, or a network of keras.applications (MobileNetV2). See also --optimizer.frozen-steps.
+    backbone: str = ""
     # Channels of the first stage of resnet and mobile; each further stage has twice as many.
     width: int = 32
     # Blocks in each stage of resnet and mobile.
@@ -90,6 +93,8 @@ class ImageConfig(TrainConfig):
         require_at_least(0, self, "image_size", "cache_megabytes")
         if not self.model.blocks or min(self.model.blocks) < 1:
             raise UserError("--model.blocks takes how many blocks each stage has, such as 2 2 2")
+        if self.model.backbone and self.channels == 1:
+            raise UserError("--model.backbone takes pictures in colour: leave --channels out")
         for name, share in (
             ("label-smoothing", self.label_smoothing),
             ("model.dropout", self.model.dropout),

@@ -60,6 +60,20 @@ def stages(settings: ModelConfig, size: int) -> tuple[list, list]:
     return [*_stem(settings, size), *blocks, *ending], [GlobalAveragePooling2D(name="pool")]
 
 
+class Backbone(keras.layers.Layer):
+    """A pretrained network in inference mode.
+
+    Its batch normalisation keeps the statistics of the pretraining, which little data and small batches would spoil.
+    """
+
+    def __init__(self, network: keras.Model, **kwargs):
+        super().__init__(**kwargs)
+        self.network = network
+
+    def call(self, images, training=None):
+        return self.network(images, training=False)
+
+
 class ImageClassifier(keras.Model):
     """A network in two parts: what it sees where, and what it makes of that.
 
@@ -83,9 +97,19 @@ class ImageClassifier(keras.Model):
         self.logits = stock.Dense(classes, dtype="float32", name="logits")
 
     @classmethod
-    def from_settings(cls, settings: ModelConfig, size: int, channels: int, classes: int) -> "ImageClassifier":
-        """Builds the network that the settings describe."""
-        parts = cnn() if settings.architecture == "cnn" else stages(settings, size)
+    def from_settings(
+        cls,
+        settings: ModelConfig,
+        size: int,
+        channels: int,
+        classes: int,
+        backbone: keras.Model | None = None,
+    ) -> "ImageClassifier":
+        """Builds the network that the settings describe, around a pretrained one where there is one."""
+        if backbone is not None:
+            parts = [Backbone(backbone, name="backbone")], [GlobalAveragePooling2D(name="pool")]
+        else:
+            parts = cnn() if settings.architecture == "cnn" else stages(settings, size)
         model = cls(*parts, classes, settings.dropout)
         model(keras.ops.zeros((2, size, size, channels)))
         return model

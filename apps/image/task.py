@@ -11,7 +11,7 @@ import tensorflow as tf
 from keras import ops
 from rich.console import Console
 
-from apps.image import data
+from apps.image import backbone, data
 from apps.image.config import (
     ImageConfig,
     ImageEvaluateOptions,
@@ -48,12 +48,18 @@ class ImageTask(Task):
         return self.run.assets / "classes.json"
 
     @property
+    def _backbone_file(self) -> Path:
+        """The pretrained network: a run needs what it came from no longer."""
+        return self.run.assets / "backbone.keras"
+
+    @property
     def _examples(self) -> list[Path]:
         return sorted((self.run.assets / "examples").glob("*"))
 
     def prepare(self) -> ImageConfig:
         train = self._splits["train"]
         size, channels = pictures.size_and_channels(train)
+        channels = 3 if self.config.model.backbone else channels
         self.config = override(
             self.config,
             {"image_size": self.config.image_size or size, "channels": self.config.channels or channels},
@@ -61,6 +67,8 @@ class ImageTask(Task):
         mean, deviation = pictures.channel_statistics(self._train, self.config.image_size, self.config.channels)
         about = {"classes": list(train.classes), "mean": mean, "deviation": deviation}
         write_atomically(self._description_file, json.dumps(about, indent=2) + "\n")
+        if self.config.model.backbone:
+            backbone.load(self.config.model.backbone, self.config.image_size, mean, deviation).save(self._backbone_file)
         print(f"{train.source}: {len(self._train)} pictures of {len(train.classes)} classes, {self._shape} pixels")
         for index in range(min(EXAMPLES, len(self._validation))):
             write_atomically(self.run.assets / "examples" / f"{index}", self._splits["validation"].encoded(index))
@@ -98,7 +106,13 @@ class ImageTask(Task):
 
     def build_model(self) -> keras.Model:
         config = self.config
-        return ImageClassifier.from_settings(config.model, config.image_size, config.channels, len(self.classes))
+        pretrained = keras.saving.load_model(self._backbone_file, compile=False) if config.model.backbone else None
+        return ImageClassifier.from_settings(
+            config.model, config.image_size, config.channels, len(self.classes), pretrained
+        )
+
+    def pretrained(self, model: keras.Model) -> Sequence[keras.Variable]:
+        return model.feature_layers[0].trainable_variables if self.config.model.backbone else ()
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         return self._batches(

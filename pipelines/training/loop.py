@@ -64,7 +64,8 @@ class Trainer:
         self.progress = Progress()
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
         with self.distribution.scope():
-            self.optimizer = make_optimizer(config.optimizer, model, total_steps(task, config))
+            pretrained = task.pretrained(model)
+            self.optimizer = make_optimizer(config.optimizer, model, total_steps(task, config), pretrained)
             self.step = TrainStep(
                 model,
                 task,
@@ -75,6 +76,7 @@ class Trainer:
                 distribution=self.distribution,
                 accumulate=config.accumulate,
                 scale_loss=config.precision == "mixed_float16",
+                pretrained=pretrained,
             )
         # Without XLA: a forward pass gains less from it than its compilation takes.
         self._validation_sums = tf.function(
@@ -256,6 +258,7 @@ class Trainer:
         if progress.step == 0:
             self.monitor.graph(self.step.graph)
         with self._speed.working():
+            self.step.frozen = progress.step < self.config.optimizer.frozen_steps
             result = self.step(batch, self._wishes())
             self._wishes_of_all = tuple(bool(count > 0) for count in result["wishes"])
             sums = {name: (float(total), float(weight)) for name, (total, weight) in result["sums"].items()}

@@ -9,8 +9,9 @@ under any `tf.distribute` strategy, where XLA cannot follow variables from one d
     strategy.run: clip, optimizer
 """
 
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -42,6 +43,8 @@ class TrainStep:
         distribution: Where it runs.
         accumulate: Parts in which a replica computes its rows, one after the other.
         scale_loss: Whether small gradients need help to survive (float16).
+        pretrained: Those of the model's weights that stay as they are as long as `frozen` is set. No gradient is
+            computed for them then.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class TrainStep:
         distribution: Distribution | None = None,
         accumulate: int = 1,
         scale_loss: bool = False,
+        pretrained: Sequence[keras.Variable] = (),
     ):
         self.model = model
         self.task = task
@@ -66,34 +70,48 @@ class TrainStep:
         self.distribution = distribution or Distribution()
         self.accumulate = accumulate
         self.loss_scale = LossScale() if scale_loss else None
+        self.frozen = False
+        late = {id(variable) for variable in pretrained}
+        self._pretrained = [id(variable) in late for variable in model.trainable_variables]
         self.averages = []
         if config.average_decay:
             self.averages = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
         parts = self.distribution.local_replicas * accumulate
         self._rows = {name: tf.TensorSpec([s.shape[0] // parts, *s.shape[1:]], s.dtype) for name, s in spec.items()}
         self._traced = {}
-        self._run = tf.function(self._step, input_signature=[dict(spec), tf.TensorSpec([2], tf.float32)])
+        signature = [dict(spec), tf.TensorSpec([2], tf.float32)]
+        # One for each state of `frozen`, which tracing reads.
+        self._run = {frozen: tf.function(self._step, input_signature=signature) for frozen in (False, True)}
+
+    def _learning(self) -> list[bool]:
+        """Of each weight, whether it is updated."""
+        return [not (self.frozen and pretrained) for pretrained in self._pretrained]
 
     def _pure(self, jit):
         """The pure function for one replica's rows. Its first call must come from outside of strategies."""
-        if jit not in self._traced:
+        key = jit, self.frozen
+        if key not in self._traced:
             values = [[tf.TensorSpec(v.shape, v.dtype) for v in group] for group in self._variables()]
             signature = [*values, self._rows, tf.TensorSpec([], tf.float32)]
             function = tf.function(self._forward_backward, input_signature=signature, jit_compile=jit)
-            self._traced[jit] = function.get_concrete_function()
-        return self._traced[jit]
+            self._traced[key] = function.get_concrete_function()
+        return self._traced[key]
 
     def _forward_backward(self, trainable, state, batch, scale):
-        """What is pure: (weights, state, rows, loss scale) -> (sums, gradients of the summed loss, new state)."""
+        """What is pure: (weights, state, rows, loss scale) -> (sums, gradients of the summed loss, new state).
+
+        Gradients are those of the weights that learn.
+        """
+        learning = list(itertools.compress(trainable, self._learning()))
         with tf.GradientTape() as tape:
-            tape.watch(trainable)
+            tape.watch(learning)
             outputs, state = self.model.stateless_call(trainable, state, batch, training=True)
             sums = self.task.sums(outputs, batch)
             loss = tf.cast(sums["loss"][0], tf.float32) * scale
-        gradients = tape.gradient(loss, trainable, unconnected_gradients="zero")
+        gradients = tape.gradient(loss, learning, unconnected_gradients="zero")
         sums = tf.nest.map_structure(lambda value: tf.cast(value, tf.float32), sums)
         # A sparse gradient has lost its shape when it becomes dense.
-        dense = [tf.ensure_shape(tf.convert_to_tensor(g), w.shape) for g, w in zip(gradients, trainable, strict=True)]
+        dense = [tf.ensure_shape(tf.convert_to_tensor(g), w.shape) for g, w in zip(gradients, learning, strict=True)]
         return sums, dense, state
 
     def _variables(self):
@@ -111,13 +129,13 @@ class TrainStep:
             replicas have each; `applied`, whether the weights were changed (float16 skips steps that overflow).
         """
         self._pure(self.jit)
-        return self._run(batch, tf.constant(wishes, tf.float32))
+        return self._run[self.frozen](batch, tf.constant(wishes, tf.float32))
 
     @property
     def graph(self) -> tf.Graph:
         """The graph of a step, for TensorBoard."""
         self._pure(self.jit)
-        return self._run.get_concrete_function().graph
+        return self._run[self.frozen].get_concrete_function().graph
 
     def _step(self, batch, wishes):
         strategy = self.distribution.strategy
@@ -193,9 +211,8 @@ class TrainStep:
 
     def _update(self, gradients, norm, state):
         extended = self.distribution.strategy.extended
-        self.distribution.strategy.run(
-            lambda gradients: self.optimizer.apply(gradients, self.model.trainable_variables), args=(gradients,)
-        )
+        learning = list(itertools.compress(self.model.trainable_variables, self._learning()))
+        self.distribution.strategy.run(lambda gradients: self.optimizer.apply(gradients, learning), args=(gradients,))
         trainable, non_trainable = self._variables()
         for variable, value in zip(non_trainable, state, strict=True):
             extended.update(variable, lambda v, x: v.assign(x), args=(value,), group=False)

@@ -17,7 +17,17 @@ from pipelines.training.step import TrainStep
 CONFIG = OptimizerConfig(learning_rate=0.01, warmup_steps=1, clip_norm=0.0, average_decay=0.0, schedule="constant")
 
 
-def make_step(make_task, line_config, config, jit=False, dropout=0.2, normalised=False, distribution=None, **options):
+def make_step(
+    make_task,
+    line_config,
+    config,
+    jit=False,
+    dropout=0.2,
+    normalised=False,
+    distribution=None,
+    pretrained=False,
+    **options,
+):
     keras.utils.set_random_seed(1)
     task = make_task(line_config)
     task.dropout, task.normalised = dropout, normalised
@@ -25,8 +35,12 @@ def make_step(make_task, line_config, config, jit=False, dropout=0.2, normalised
     distribution = distribution or Distribution()
     with distribution.scope():
         model = task.build_model()
-        optimizer = make_optimizer(config, model, 10)
-        step = TrainStep(model, task, optimizer, config, batches.element_spec, jit, distribution, **options)
+        # As if the first layer, a kernel and a bias, had been trained before.
+        late = model.trainable_variables[:2] if pretrained else ()
+        optimizer = make_optimizer(config, model, 10, late)
+        step = TrainStep(
+            model, task, optimizer, config, batches.element_spec, jit, distribution, pretrained=late, **options
+        )
     return step, next(iter(batches))
 
 
@@ -84,6 +98,28 @@ def test_clipping_scales_to_the_global_norm(make_task, line_config):
         step(batch)
         moment = step.optimizer._momentums[0].numpy() / (1 - CONFIG.beta_1)
         np.testing.assert_allclose(moment, expected[0] * min(1.0, clip / norm), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("two, parts", [(False, 1), (True, 2)])
+def test_pretrained_weights_are_frozen_and_then_learn_slower(make_task, line_config, mirrored, jit, two, parts):
+    config = dataclasses.replace(CONFIG, frozen_steps=2, pretrained_rate=0.1)
+    step, batch = make_step(
+        make_task, line_config, config, jit, distribution=mirrored if two else None, pretrained=True, accumulate=parts
+    )
+    values = [[v.numpy() for v in step.model.trainable_variables]]
+    for frozen in (True, True, False):
+        step.frozen = frozen
+        step(batch)
+        values.append([v.numpy() for v in step.model.trainable_variables])
+    for before, after in ((0, 1), (1, 2)):
+        for variable in (0, 1):
+            np.testing.assert_array_equal(values[before][variable], values[after][variable])
+        for variable in (2, 3):
+            assert np.all(values[before][variable] != values[after][variable])
+    # Adam's very first step goes as far as the learning rate says, whatever the gradient's size.
+    for variable in (0, 1):
+        np.testing.assert_allclose(np.abs(values[3][variable] - values[2][variable]), 0.1 * 0.01, rtol=1e-3)
 
 
 def test_average_follows_the_weights(make_task, line_config):
