@@ -23,9 +23,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from cases.case import TORCH_THREADS, write_case
+from cases.translate import SETTINGS, make_weights
 from rich.console import Console
 from side_by_side import Comparison, System, SystemFailed, Workers, command_line, report
-from training_step import SETTINGS, TORCH_THREADS, make_weights, write_case
 
 OURS = "espalier, SavedModel"
 INT8 = "CTranslate2, int8"

@@ -13,8 +13,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from cases.case import write_case
+from cases.translate import BATCH, LENGTH, SETTINGS, make_batches, make_weights
 from side_by_side import Comparison, System, SystemFailed, Workers, command_line, report
-from training_step import BATCH, LENGTH, SETTINGS, make_batches, make_weights, write_case
 
 OURS = "1 replica"
 

@@ -18,8 +18,10 @@ from layers.pooling import (
     MaxPooling2D,
 )
 from layers.position import RotaryEmbedding, SinusoidalPositionEncoding
+from layers.recurrent import GRU, LSTM, Bidirectional, MinGRU, SimpleRNN
 from layers.remat import rematerialise
 from layers.residual import InvertedResidualBlock, ResidualBlock, SqueezeExcitation
+from layers.spectrogram import LogMelSpectrogram, SpecAugment
 from layers.stochastic_depth import StochasticDepth
 from layers.transformer import FeedForward, TransformerDecoderBlock, TransformerEncoderBlock
 
@@ -27,23 +29,30 @@ __all__ = [
     "AveragePooling1D",
     "AveragePooling2D",
     "BatchNormalization",
+    "Bidirectional",
     "Conv1D",
     "Conv2D",
     "DepthwiseConv2D",
     "DepthwiseSeparableConv2D",
     "Dropout",
     "FeedForward",
+    "GRU",
     "GlobalAveragePooling1D",
     "GlobalAveragePooling2D",
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
     "InvertedResidualBlock",
+    "LSTM",
+    "LogMelSpectrogram",
     "MaxPooling1D",
     "MaxPooling2D",
+    "MinGRU",
     "MultiHeadAttention",
     "ResidualBlock",
     "RotaryEmbedding",
+    "SimpleRNN",
     "SinusoidalPositionEncoding",
+    "SpecAugment",
     "SqueezeExcitation",
     "StochasticDepth",
     "TiedEmbedding",

@@ -114,6 +114,20 @@ class Clock(keras.callbacks.Callback):
         self.seconds = time.perf_counter() - self.begin
 
 
+def make_optimizer(settings: dict) -> keras.Optimizer:
+    """AdamW with decay on matrices only, and its schedule."""
+    adam = keras.optimizers.AdamW(
+        InverseSquareRoot(settings["learning_rate"], settings["warmup_steps"]),
+        weight_decay=settings["weight_decay"],
+        beta_1=settings["beta_1"],
+        beta_2=settings["beta_2"],
+        epsilon=1e-9,
+        global_clipnorm=settings["clip_norm"],
+    )
+    adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embeddings"])
+    return adam
+
+
 def main() -> None:
     settings, weights, batches = read_case(sys.argv[1])
     keras.utils.set_random_seed(0)
@@ -123,18 +137,8 @@ def main() -> None:
     data = data.repeat().prefetch(tf.data.AUTOTUNE)
     model = build(settings, source.shape[-1], target.shape[-1])
     load(model, weights)
-    optimizer = settings["optimizer"]
-    adam = keras.optimizers.AdamW(
-        InverseSquareRoot(optimizer["learning_rate"], optimizer["warmup_steps"]),
-        weight_decay=optimizer["weight_decay"],
-        beta_1=optimizer["beta_1"],
-        beta_2=optimizer["beta_2"],
-        epsilon=1e-9,
-        global_clipnorm=optimizer["clip_norm"],
-    )
-    adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embeddings"])
     model.compile(
-        adam,
+        make_optimizer(settings["optimizer"]),
         SmoothedCrossEntropy(settings["label_smoothing"]),
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=sys.argv[2] == "on",

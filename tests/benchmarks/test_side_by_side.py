@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
@@ -120,14 +119,3 @@ def test_a_program_that_is_not_there_is_named():
     missing = System("PyTorch", ["no/such/python"])
     with pytest.raises(SystemFailed, match="^PyTorch: cannot start no/such/python: No such file or directory$"):
         Workers([missing]).__enter__()
-
-
-@pytest.mark.slow
-def test_our_step_and_stock_keras_compute_the_same(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "benchmarks/training_step.py", "--rounds=1", "--steps=1", f"--output={tmp_path}"],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "checked: 2,349,568 parameters in every system" in done.stdout
-    assert len(json.loads((tmp_path / "training_step.json").read_text())["rows"]) == 4

@@ -61,5 +61,7 @@ def test_the_export_sees_what_training_saw(trained, shapes, command, tmp_path):
     for row, answer in enumerate(predicted):
         assert [name.decode() for name in found["classes"].numpy()[row]] == answer["classes"]
         np.testing.assert_allclose(found["probabilities"].numpy()[row], answer["probabilities"], atol=1e-4)
+    nothing = served["serving_default"](image_bytes=tf.zeros((0,), tf.string))
+    assert nothing["classes"].shape == (0, 3) and nothing["probabilities"].shape == (0, 3)
     explained = served["explain"](image_bytes=tf.constant([files[0].read_bytes()]))
     assert explained["integrated_gradients"].shape == (1, 16, 16, 3) and explained["grad_cam"].numpy().max() <= 1
