@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def query(app: App, options: QueryOptions) -> None:
         client = runner.run(_connect(app, options))
         try:
             signature = runner.run(client.signature())
-            if [name[-6:] for name in signature.inputs] == ["_bytes"]:
+            if _takes_files(signature):
                 texts = inputs.open_folders(texts)
             if options.load:
                 _measure(runner, client, signature, _good_rows(texts, signature, source, options), options)
@@ -47,6 +48,11 @@ def query(app: App, options: QueryOptions) -> None:
             raise UserError(_explained(error, client, app)) from None
         finally:
             runner.run(client.close())
+
+
+def _takes_files(signature: Signature) -> bool:
+    """Whether rows are paths of files, whose bytes are sent."""
+    return [name[-6:] for name in signature.inputs] == ["_bytes"]
 
 
 async def _connect(app: App, options: QueryOptions) -> Client:
@@ -86,8 +92,10 @@ def _answers(
         batch = [_row(text, signature) for text in texts[begin : begin + options.batch_size]]
         good = [row for row in batch if isinstance(row, dict)]
         answers = iter(_ask(ask, good) if good else [])
-        for number, row in enumerate(batch, begin + 1):
+        for number, (text, row) in enumerate(zip(texts[begin:], batch, strict=False), begin + 1):
             answer = row if isinstance(row, BadRow) else next(answers)
+            if answer is not row and isinstance(answer, BadRow) and _takes_files(signature):
+                answer = BadRow(f"{text}: {answer}")  # the server knows no file's name
             yield _result(number, "outputs", answer)
 
 
@@ -99,10 +107,17 @@ def _ask(ask: Callable[[Columns], dict[str, list]], rows: Sequence[Row]) -> Iter
         if error.code not in OF_A_ROW:
             raise
         if len(rows) == 1:
-            yield BadRow(" ".join(error.message.split()))
+            yield BadRow(_said(error.message))
             return
     for row in rows:
         yield from _ask(ask, [row])
+
+
+def _said(message: str) -> str:
+    """What a server says of a row, without TensorFlow's names of nodes: for an assertion what it asserts."""
+    if said := re.search(r"assertion failed: \[(.*?)\]", message, re.DOTALL):
+        return said[1]
+    return " ".join(re.sub(r"\[\[.*?\]\]", "", message, flags=re.DOTALL).split())
 
 
 def _result(number: int, name: str, found: dict | BadRow) -> dict:

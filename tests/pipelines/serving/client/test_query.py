@@ -14,7 +14,7 @@ from pipelines.cli import App
 from pipelines.config import TrainConfig
 from pipelines.errors import UserError
 from pipelines.options import QueryOptions
-from pipelines.serving.client.query import query
+from pipelines.serving.client.query import _said, query
 from tests.pipelines.serving.client.faulty_servers import free_port
 
 ROOT = Path(__file__).parents[4]
@@ -175,3 +175,15 @@ def test_this_projects_server(embedded_server, api, capsys):
     assert json.loads(run("--load=40", "--concurrency=8", "--json", "a", "bad").out)["errors"] == {
         "INVALID_ARGUMENT": 20
     }
+
+
+@pytest.mark.parametrize(
+    "message, said",
+    [
+        ("assertion failed: [not a picture]\n\t [[{{node map/Assert}}]]", "not a picture"),
+        ("Input is empty. [[{{node Decode}}]] [[other]]", "Input is empty."),
+        ("as it is", "as it is"),
+    ],
+)
+def test_names_of_nodes_are_left_out(message, said):
+    assert _said(message) == said
