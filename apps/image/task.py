@@ -70,8 +70,8 @@ class ImageTask(Task):
         if self.config.model.backbone:
             backbone.load(self.config.model.backbone, self.config.image_size, mean, deviation).save(self._backbone_file)
         print(f"{train.source}: {len(self._train)} pictures of {len(train.classes)} classes, {self._shape} pixels")
-        for index in range(min(EXAMPLES, len(self._validation))):
-            write_atomically(self.run.assets / "examples" / f"{index}", self._splits["validation"].encoded(index))
+        for number, index in enumerate(self._shown(EXAMPLES)):
+            write_atomically(self.run.assets / "examples" / f"{number}", self._splits["validation"].encoded(index))
         return self.config
 
     @property
@@ -95,6 +95,10 @@ class ImageTask(Task):
     @functools.cached_property
     def _validation(self) -> pictures.Pictures:
         return self._decoded(self._splits["validation"])
+
+    def _shown(self, most: int) -> list[int]:
+        """Some validation pictures, from end to end: they often come class after class."""
+        return sorted({int(index) for index in np.linspace(0, len(self._validation) - 1, most)})
 
     def _decoded(self, found: pictures.Pictures) -> pictures.Pictures:
         config = self.config
@@ -144,8 +148,8 @@ class ImageTask(Task):
         probabilities = self._probabilities(model, self._validation, self.config.batch_size)
         found = self._drawn(self._validation, probabilities)
         explained = {
-            f"explain/{index}": self._explained(model, self._validation.encoded(index))[1]
-            for index in range(min(EXPLAINED, len(self._validation)))
+            f"explain/{number}": self._explained(model, self._validation.encoded(index))[1]
+            for number, index in enumerate(self._shown(EXPLAINED))
         }
         return Report(images=found | explained)
 
