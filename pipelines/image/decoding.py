@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from pipelines.graph import rarely, require
 from pipelines.image import headers
 from pipelines.image.headers import Header
 
@@ -117,7 +118,7 @@ def _decode_jpeg(contents: tf.Tensor, header: Header) -> tf.Tensor:
     return tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
 
-@headers.rarely
+@rarely
 def _decode_png(contents: tf.Tensor, header: Header) -> tf.Tensor:
     # Four channels are asked for only where there are four: else, of pictures with 1, 2 or 4 bits a pixel, the fourth
     # would not be 255.
@@ -128,20 +129,20 @@ def _decode_png(contents: tf.Tensor, header: Header) -> tf.Tensor:
     )
 
 
-@headers.rarely
+@rarely
 def _decode_webp(contents: tf.Tensor, header: Header) -> tf.Tensor:
     image = tf.io.decode_image(contents, expand_animations=False)  # 3 or 4 channels, as they are in the file
     return tf.cond(tf.shape(image)[-1] == 4, lambda: _over_white(_centre(image)), lambda: image[..., :3])
 
 
-@headers.rarely
+@rarely
 def _decode_gif(contents: tf.Tensor, header: Header) -> tf.Tensor:
     frame, margins = headers.first_frame(contents, header)
     image = tf.io.decode_image(frame, channels=3, expand_animations=False)
     return tf.pad(image, tf.concat([margins, [[0, 0]]], 0))
 
 
-@headers.rarely
+@rarely
 def _decode_bmp(contents: tf.Tensor, header: Header) -> tf.Tensor:
     """By hand: TensorFlow's decoder takes positions in the palette for grey levels."""
     data = tf.io.decode_raw(contents, tf.uint8)
@@ -150,7 +151,7 @@ def _decode_bmp(contents: tf.Tensor, header: Header) -> tf.Tensor:
     row = (header.width * bytes_per_pixel + 3) // 4 * 4  # rows are filled up to whole words
     end = start + row * header.height
     whole = tf.size(data, tf.int64) >= end
-    data = headers.require(whole, data, lambda: "damaged BMP: it ends before its last row")
+    data = require(whole, data, lambda: "damaged BMP: it ends before its last row")
     rows = tf.reshape(data[start:end], (header.height, row))[:, : header.width * bytes_per_pixel]
     rows = tf.cond(headers.bmp_is_top_down(head), lambda: rows, lambda: rows[::-1])
 
@@ -175,7 +176,7 @@ def _centre(image: tf.Tensor) -> tf.Tensor:
     return image[top : top + side, left : left + side]
 
 
-@headers.rarely
+@rarely
 def _resized(image: tf.Tensor, size: int) -> tf.Tensor:
     """The centre square of an RGB picture, (size, size, 3) uint8."""
     levels = tf.image.resize(_centre(image), (size, size), antialias=True)
@@ -196,7 +197,7 @@ def _over_white(image: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.reduce_all(alpha == 255), lambda: tf.identity(colour), blended)
 
 
-@headers.rarely
+@rarely
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """Turns a square picture as EXIF says: 2-4 mirror it, 5-8 swap rows and columns and then mirror."""
     image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: tf.identity(image))

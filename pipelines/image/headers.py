@@ -5,11 +5,12 @@ there. What TensorFlow's own decoders do not look at is read here too: how a cam
 frame of a GIF ends, where the rows of a BMP lie.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from pipelines.graph import rarely, require
 
 # Pictures beyond it are refused: decoded, one of this size takes 192 MB.
 MOST_PIXELS = 64_000_000
@@ -28,15 +29,6 @@ _HEAD = 70  # bytes from the start that hold every size, that of a JPEG excepted
 # What is looked for beside the size stands near the start: EXIF is among the first segments, of at most 64 kB each.
 _METADATA_WITHIN = 1 << 18
 _MOST_SEGMENTS = 64
-
-
-def rarely(function: Callable) -> Callable:
-    """Makes a function that the graph calls, and that is not copied into it.
-
-    TensorFlow also visits, to skip it, every operation of a branch that is not taken. The many operations of the rare
-    branches would cost a small JPEG several times what decoding it does.
-    """
-    return tf.function(function, autograph=False, experimental_attributes={"_noinline": True})
 
 
 class Header(NamedTuple):
@@ -80,16 +72,6 @@ def checked(contents: tf.Tensor) -> tuple[tf.Tensor, Header]:
     header = read_header(contents)
     fits = (header.height > 0) & (header.width > 0) & (header.height * header.width <= MOST_PIXELS)
     return require(fits & header.readable, contents, lambda: _complaint(contents, header)), header
-
-
-def require(condition: tf.Tensor, value: tf.Tensor, complaint: Callable[[], tf.Tensor | str]) -> tf.Tensor:
-    """`value` where the condition holds, else an InvalidArgumentError; what is computed from the result comes after."""
-
-    def refuse():
-        with tf.control_dependencies([tf.debugging.Assert(condition, [complaint()])]):
-            return tf.identity(value)
-
-    return tf.cond(condition, lambda: tf.identity(value), refuse)
 
 
 @rarely
