@@ -72,6 +72,8 @@ class Monitor:
                 tf.summary.text(name, text)
             for name, image in report.images.items():
                 tf.summary.image(name, image[None])
+            for name, (samples, rate) in report.audio.items():
+                tf.summary.audio(name, samples[None, :, None], rate)
         self._validation.flush()
         self._train.flush()
 

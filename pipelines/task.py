@@ -32,11 +32,13 @@ class Report:
         metrics: Scalars by name.
         texts: Markdown by name.
         images: Pictures by name, uint8 of shape (height, width, 3).
+        audio: Recordings by name: samples (n,) from -1 to 1, and their rate in Hz.
     """
 
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     texts: dict[str, str] = dataclasses.field(default_factory=dict)
     images: dict[str, Any] = dataclasses.field(default_factory=dict)
+    audio: dict[str, tuple[Any, int]] = dataclasses.field(default_factory=dict)
 
 
 def chosen_splits(splits: Sequence[str], asked: str) -> list[str]:

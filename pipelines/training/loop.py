@@ -341,7 +341,7 @@ class Trainer:
                 return report.metrics
 
             metrics |= self.distribution.on_chief(look)
-        report = Report(metrics, report.texts, report.images)
+        report = dataclasses.replace(report, metrics=metrics)
         progress.metrics = report.metrics
         self.callbacks.on_test_end(report.metrics)
         values = {f"val_{name}": value for name, value in report.metrics.items()}
