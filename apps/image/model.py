@@ -21,12 +21,11 @@ LARGE = 96  # pictures of this side and more are made smaller before the first s
 
 def cnn() -> tuple[list, list]:
     """The classic: conv 32, pool, conv 64, pool, dense 128 (LeCun et al. 1998, in today's sizes)."""
-    features = [
-        Conv2D(32, 3, padding="same", activation="relu", name="conv_1"),
-        MaxPooling2D(2, name="pool_1"),
-        Conv2D(64, 3, padding="same", activation="relu", name="conv_2"),
-        MaxPooling2D(2, name="pool_2"),
-    ]
+    features = []
+    for number, filters in enumerate((32, 64), 1):
+        features.append(Conv2D(filters, 3, padding="same", name=f"conv_{number}"))
+        # The largest of four rectified values is the largest, rectified: in this order a quarter of the work.
+        features += [MaxPooling2D(2, name=f"pool_{number}"), stock.ReLU(name=f"relu_{number}")]
     return features, [stock.Flatten(name="flatten"), stock.Dense(128, activation="relu", name="dense")]
 
 

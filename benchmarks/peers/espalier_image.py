@@ -1,0 +1,63 @@
+"""Espalier's image networks and training step, as a system to compare: arguments `<case directory> on|off`, the second
+for XLA. The moving average of the weights is off, since no other system keeps one.
+"""
+
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from apps.image.config import ImageConfig, ModelConfig
+from apps.image.model import ImageClassifier
+from apps.image.task import ImageTask
+from benchmarks.peers.worker import read_case, serve
+from pipelines.config import OptimizerConfig
+from pipelines.training.optimizer import make_optimizer
+from pipelines.training.step import TrainStep
+
+
+def load(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
+    for variable in model.trainable_variables:
+        variable.assign(weights[variable.path.split("/", 1)[1].replace("/", ".")])
+
+
+def main() -> None:
+    settings, weights, batches = read_case(sys.argv[1])
+    keras.utils.set_random_seed(0)
+    keras.mixed_precision.set_global_policy(settings["precision"])
+    model = ImageClassifier.from_settings(
+        ModelConfig(**settings["model"]), settings["size"], settings["channels"], settings["classes"]
+    )
+    load(model, weights)
+    labels = batches["label"]
+    data = tf.data.Dataset.from_tensor_slices(
+        {
+            "image": batches["image"],
+            "target": np.eye(settings["classes"], dtype="float32")[labels],
+            "weight": np.ones(labels.shape, "float32"),
+        }
+    ).prefetch(tf.data.AUTOTUNE)
+    optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
+    config = ImageConfig(label_smoothing=settings["label_smoothing"], optimizer=optimizer)
+    task = ImageTask(config, run=None)  # only its loss and metrics are asked for, which need no run
+    adam = make_optimizer(optimizer, model, 10**6)
+    step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
+
+    def train(steps):
+        iterator = iter(data)
+        loss = hits = 0.0
+        begin = time.perf_counter()
+        for _ in range(steps):
+            sums = step(next(iterator))["sums"]
+            total, weight = map(float, sums["loss"])
+            loss, hits = loss + total / weight / steps, hits + float(sums["accuracy"][0]) / weight / steps
+        return time.perf_counter() - begin, {"loss": loss, "accuracy": hits}
+
+    parameters = sum(value.size for value in weights.values())
+    serve(train, parameters, {"tensorflow": tf.__version__, "keras": keras.__version__})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""What is compared is the same network everywhere, and a run of the comparison says so."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apps.image.config import ModelConfig
+from apps.image.model import ImageClassifier
+from benchmarks.peers import espalier_image, keras_image
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def training_step(monkeypatch):
+    """The benchmark, which as a script finds its neighbours by their plain names."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import training_step
+
+    return training_step
+
+
+@pytest.mark.parametrize("name", ["resnet", "cnn", "mobile"])
+def test_stock_keras_is_the_same_network(training_step, name):
+    case = training_step.CASES[name]
+    settings, weights = case.settings, case.make_weights(case.settings)
+    ours = ImageClassifier.from_settings(ModelConfig(**settings["model"]), 28, 1, 10)
+    stock = keras_image.build(settings)
+    assert len(weights) == len(ours.trainable_variables) == len(stock.trainable_variables)
+    for peer, model in ((espalier_image, ours), (keras_image, stock)):
+        peer.load(model, weights)
+    images = case.make_batches(settings, 2)["image"][1, :4]
+    for training in (False, True):
+        logits, expected = (np.asarray(model(images, training=training)) for model in (ours, stock))
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
+        assert np.ptp(expected) > 0.1
+
+
+def test_a_case_is_calmed_and_given_to_its_systems(training_step):
+    case = training_step.CASES["translate"]
+    settings = case.calm_settings()
+    assert (settings["model"]["dropout"], settings["optimizer"]["warmup_steps"]) == (0.0, 2)
+    assert case.settings["model"]["dropout"] == 0.1  # a copy was changed
+    names = [system.name for system in case.systems(Path("case"), None)]
+    assert names[0] == case.ours and not any("PyTorch" in name for name in names)
+    found = case.systems(Path("case"), Path("peer/python"))
+    assert [system.command[0] for system in found if "PyTorch" in system.name] == [Path("peer/python")] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "parameters", "file"),
+    [("translate", "2,349,568", "training_step.json"), ("cnn", "421,642", "training_step_image.json")],
+)
+def test_our_step_and_stock_keras_compute_the_same(model, parameters, file, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "benchmarks/training_step.py", "--rounds=1", "--steps=1", f"--model={model}",
+         f"--output={tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"checked: {parameters} parameters in every system" in done.stdout
+    assert len(json.loads((tmp_path / file).read_text())["rows"]) == 4
