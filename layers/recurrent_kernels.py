@@ -47,10 +47,10 @@ def simple_rnn(projected, h, kernel, mask, dropout, activation):
         units = kernel.shape[0]
 
         def step(inputs, state):
-            x, *mask = inputs
+            x, *real = inputs
             h = function(x + _product(_drop(state[0], dropout), kernel))
-            if mask:
-                h = tf.where(mask[0], h, state[0])
+            if real:
+                h = tf.where(real[0], h, state[0])
             return [h], [h]
 
         (states,), last = _loop(step, _present(projected, mask), [h], [units])
