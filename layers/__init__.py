@@ -2,10 +2,14 @@
 output, and independent of the applications and pipelines that use them."""
 
 from layers.attention import MultiHeadAttention
+from layers.bidirectional import Bidirectional
 from layers.cache import donated_caches
-from layers.convolution import Conv1D, Conv2D, DepthwiseConv2D, DepthwiseSeparableConv2D
+from layers.conformer import ConformerBlock, ConformerConvolution
+from layers.convolution import Conv1D, Conv2D
+from layers.depthwise import DepthwiseConv1D, DepthwiseConv2D, DepthwiseSeparableConv2D
 from layers.dropout import Dropout
 from layers.embedding import TiedEmbedding
+from layers.min_gru import MinGRU
 from layers.normalisation import BatchNormalization, normalisation
 from layers.pooling import (
     AveragePooling1D,
@@ -18,7 +22,7 @@ from layers.pooling import (
     MaxPooling2D,
 )
 from layers.position import RotaryEmbedding, SinusoidalPositionEncoding
-from layers.recurrent import GRU, LSTM, Bidirectional, MinGRU, SimpleRNN
+from layers.recurrent import GRU, LSTM, SimpleRNN
 from layers.remat import rematerialise
 from layers.residual import InvertedResidualBlock, ResidualBlock, SqueezeExcitation
 from layers.spectrogram import LogMelSpectrogram, SpecAugment
@@ -30,8 +34,11 @@ __all__ = [
     "AveragePooling2D",
     "BatchNormalization",
     "Bidirectional",
+    "ConformerBlock",
+    "ConformerConvolution",
     "Conv1D",
     "Conv2D",
+    "DepthwiseConv1D",
     "DepthwiseConv2D",
     "DepthwiseSeparableConv2D",
     "Dropout",

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from layers.convolution import output_mask, output_size, per_axis, zero_masked
+from layers.window import output_mask, output_size, per_axis, zero_masked
 
 
 def _lowest(dtype):

@@ -4,10 +4,12 @@ normalisation, squeeze-and-excitation and stochastic depth."""
 import keras
 from keras import ops
 
-from layers.convolution import Conv2D, DepthwiseConv2D, per_axis
+from layers.convolution import Conv2D
+from layers.depthwise import DepthwiseConv2D
 from layers.normalisation import normalisation
 from layers.pooling import GlobalAveragePooling2D
 from layers.stochastic_depth import StochasticDepth
+from layers.window import per_axis
 
 
 @keras.saving.register_keras_serializable(package="espalier")

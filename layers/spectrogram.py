@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from layers.convolution import zero_masked
 from layers.dropout import random_bits
+from layers.window import zero_masked
 
 _LEAST_VARIANCE = 1e-3  # of a normalised band: one that never changes, as in silence, becomes zero
 

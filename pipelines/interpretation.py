@@ -1,5 +1,6 @@
 """Pictures of what a model looks at, what it confuses and where it is wrong."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -8,10 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import MaxNLocator
+from sklearn.isotonic import isotonic_regression
 
 DPI = 110
 LABEL = 32  # characters, beyond which a class name is cut
 MOST_COUNTED = 20  # classes, beyond which a confusion matrix shows no numbers
+POINTS = 11  # size of recognised symbols
+WORDS = ("#1f4e79", "#b3541e")  # one word in blue, the next in brown
 MOST_LABELS = 60  # on an axis of a confusion matrix
 
 
@@ -136,6 +143,95 @@ def attribution_picture(image: np.ndarray, cam: np.ndarray, gradients: np.ndarra
     bar = figure.colorbar(signed, ax=spoken, fraction=0.046, pad=0.02, extend="both")
     bar.set_label("against  ←  logit  →  for", fontsize=9)
     return _drawn(figure)
+
+
+def alignment_picture(
+    log_mel: np.ndarray,
+    seconds: float,
+    symbols: Sequence[tuple[str, float, float]],
+    waveform: np.ndarray,
+    title: str = "",
+) -> np.ndarray:
+    """Draws what was said above what was recognised: waveform, spectrogram, and which symbol when.
+
+    A symbol's time is a box on a strip: grey for the blank between two words, else in the colour of its word, whose
+    boundaries go up through the other parts. The symbols' texts stand below, moved aside where they would overlap. More
+    seconds or more symbols give a wider picture; made for clips of up to some 30 seconds.
+
+    Args:
+        log_mel: (T, M), logarithms of the energy in each frame and mel band, lowest band first.
+        seconds: how long the clip is; the frames divide it evenly.
+        symbols: what was recognised, in order: text, begin and end in seconds; may be none.
+        waveform: (n,) samples of the clip.
+        title: Line above the picture.
+
+    Returns:
+        RGB picture, uint8, (height, width, 3).
+    """
+    room = np.array([_inches(text) for text, _, _ in symbols])
+    inches = min(max(8.0, 1.6 * seconds, 1.05 * room.sum()), 90.0)  # of the axes, which the margins leave about
+    figure = _figure(inches + 0.8, 5.4, title)
+    wave, bands, strip = figure.subplots(3, 1, sharex=True, height_ratios=(1.0, 2.3, 0.9))
+
+    _draw_waveform(wave, waveform, seconds, most_strokes=int(inches * DPI))
+    extent = (0.0, seconds, 0.0, log_mel.shape[1])
+    bands.imshow(log_mel.T, origin="lower", aspect="auto", extent=extent, cmap="magma", interpolation="nearest")
+    bands.set_ylabel("mel band")
+
+    strip.set(xlim=(0.0, seconds), ylim=(0.0, 1.0), xlabel="seconds", yticks=[], ylabel="recognised")
+    strip.xaxis.set_major_locator(MaxNLocator(int(2.0 * inches), steps=[1, 2, 5, 10]))
+    if symbols:
+        _draw_symbols(strip, symbols, room * seconds / inches, seconds)
+    else:
+        strip.text(seconds / 2, 0.5, "nothing", ha="center", va="center", color="grey")
+    for time in _word_boundaries(symbols):
+        bands.axvline(time, color="white", linewidth=0.8, alpha=0.7)
+        wave.axvline(time, color="grey", linewidth=0.6, alpha=0.7)
+    return _drawn(figure)
+
+
+def _draw_waveform(axes: Axes, waveform: np.ndarray, seconds: float, most_strokes: int) -> None:
+    """From the lowest to the highest sample at each point of the picture: a line through all would take seconds."""
+    starts = np.linspace(0, len(waveform), min(len(waveform), most_strokes), endpoint=False).astype(int)
+    if len(starts):
+        lowest, highest = np.minimum.reduceat(waveform, starts), np.maximum.reduceat(waveform, starts)
+        axes.vlines(starts / len(waveform) * seconds, lowest, highest, color="dimgrey", linewidth=0.9)
+    axes.axhline(0.0, color="dimgrey", linewidth=0.6)  # strokes of silence have no length
+    limit = 1.05 * float(np.abs(waveform).max(initial=1e-3))
+    axes.set(ylim=(-limit, limit), ylabel="waveform", yticks=[])
+
+
+def _draw_symbols(axes: Axes, symbols: Sequence[tuple[str, float, float]], room: np.ndarray, seconds: float) -> None:
+    """Boxes where symbols are, and below them their texts, for each of which there is to be so much room (seconds)."""
+    shrink = min(1.0, seconds / room.sum())
+    room = room * shrink
+    centres = np.array([(begin + end) / 2 for _, begin, end in symbols])
+    # Their places in a row without gaps, and to these the shifts that bring each as near to its box as order allows.
+    row = np.cumsum(room) - room / 2
+    places = row + isotonic_regression(centres - row, y_min=0.0, y_max=max(seconds - room.sum(), 0.0))
+    words = np.cumsum([text.isspace() for text, _, _ in symbols])
+    for (text, begin, end), centre, place, word in zip(symbols, centres, places, words, strict=True):
+        colour = "silver" if text.isspace() else WORDS[word % 2]
+        axes.broken_barh([(begin, end - begin)], (0.72, 0.28), facecolor=colour, edgecolor="white", linewidth=0.7)
+        if not text.isspace():
+            axes.plot([centre, place], [0.7, 0.42], color=colour, linewidth=0.6)
+            style = {"ha": "center", "va": "baseline", "parse_math": False}
+            axes.text(place, 0.15, text, color=colour, fontsize=POINTS * shrink, **style)
+
+
+def _word_boundaries(symbols: Sequence[tuple[str, float, float]]) -> list[float]:
+    """Where words begin and end: what blanks separate."""
+    times = []
+    for is_blank, word in itertools.groupby(symbols, key=lambda symbol: symbol[0].isspace()):
+        if not is_blank:
+            word = list(word)
+            times += [word[0][1], word[-1][2]]
+    return times
+
+
+def _inches(text: str) -> float:
+    """How wide a symbol is, with a little air."""
+    return text_to_path.get_text_width_height_descent(text, FontProperties(size=POINTS), ismath=False)[0] / 72 + 0.035
 
 
 def _figure(width: float, height: float, title: str) -> Figure:

@@ -5,7 +5,13 @@ import warnings
 import numpy as np
 import pytest
 
-from pipelines.interpretation import attention_heatmap, attribution_picture, confusion_matrix_picture, picture_grid
+from pipelines.interpretation import (
+    alignment_picture,
+    attention_heatmap,
+    attribution_picture,
+    confusion_matrix_picture,
+    picture_grid,
+)
 
 WILD = ["$5_{", "$", "a name that goes on and on, beyond every margin one would want"]
 
@@ -114,3 +120,81 @@ def test_attributions_of_a_colour_picture_and_of_nothing():
     assert coloured.shape == nothing.shape
     third = coloured.shape[1] // 3 - 20  # the original is the same, whatever was found
     assert np.mean(coloured[:, : third - 20] == nothing[:, : third - 20]) > 0.5
+
+
+BLUE, BROWN, GREY = (31, 78, 121), (179, 84, 30), (192, 192, 192)  # the first word, the second, blanks
+
+
+def of_colour(picture, colour):
+    """Where a colour is, edges that are mixed with another one aside."""
+    return np.abs(picture.astype(int) - colour).max(axis=-1) < 8
+
+
+def boxes(picture, colour):
+    """Top, bottom, left and right of the boxes of a colour: the long runs of it in the lower third."""
+    found = of_colour(picture, colour)
+    found[: picture.shape[0] * 2 // 3] = False
+    rows = np.flatnonzero(found.sum(axis=1) > 0.6 * found.sum(axis=1).max())
+    columns = np.flatnonzero(found[rows].all(axis=0))
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
+def test_symbols_are_drawn_when_they_are():
+    symbols = [("a", 0.0, 0.5), (" ", 0.5, 0.75), ("m", 1.0, 2.0)]
+    picture = alignment_picture(np.zeros([20, 8]), 2.0, symbols, np.zeros(100))
+    assert picture.dtype == np.uint8 and picture.shape[2] == 3
+    top, bottom, left, a_end = boxes(picture, BLUE)
+    _, _, begin, right = boxes(picture, BROWN)
+    seconds = (np.array([a_end, begin]) - left) / (right - left) * 2.0
+    np.testing.assert_allclose(seconds, [0.5, 1.0], atol=0.02)
+    grey = np.flatnonzero(of_colour(picture[top : bottom + 1], GREY).all(axis=0))
+    np.testing.assert_allclose((grey[[0, -1]] - left) / (right - left) * 2.0, [0.5, 0.75], atol=0.02)
+    # Each text is below its box: in the middle, as there is room.
+    for colour, middle in ((BLUE, 0.25), (BROWN, 1.5)):
+        found = np.flatnonzero(of_colour(picture[bottom + 5 :], colour).any(axis=0))
+        assert (found.min() + found.max()) / 2 == pytest.approx(left + (right - left) * middle / 2.0, abs=3)
+
+
+def test_waveform_and_spectrogram_share_the_time():
+    waveform, log_mel = np.zeros(16000, np.float32), np.zeros([100, 40], np.float32)
+    waveform[12000:] = np.sin(np.arange(4000))  # the last quarter of the time is loud
+    log_mel[75:, 30:], log_mel[0, 0] = 5.0, -5.0  # in the upper quarter of the bands; all else is in between
+    picture = alignment_picture(log_mel, 1.0, [("a", 0.0, 0.5), (" ", 0.5, 0.5), ("b", 0.5, 1.0)], waveform)
+    _, _, left, _ = boxes(picture, BLUE)
+    _, _, _, right = boxes(picture, BROWN)
+    loud = np.flatnonzero(of_colour(picture[: picture.shape[0] // 4], (105, 105, 105)).sum(axis=0) > 20)
+    bright, middle = (np.argwhere(of_colour(picture, magma)) for magma in ((252, 253, 191), (183, 55, 121)))
+    for columns in (loud, bright[:, 1]):
+        assert (columns.min() - left) / (right - left) == pytest.approx(0.75, abs=0.02)
+        assert columns.max() == pytest.approx(right, abs=4)
+    top, bottom = middle[:, 0].min(), middle[:, 0].max()
+    assert bright[:, 0].min() == pytest.approx(top, abs=4)  # high bands are above
+    assert (bright[:, 0].max() - top) / (bottom - top) == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("time", [0.0, 1.0, 1.96])
+def test_texts_of_one_moment_are_moved_aside(time):
+    picture = alignment_picture(np.zeros([20, 8]), 2.0, [("o", time, time + 0.04)] * 20, np.zeros(100))
+    # The strip is as large with a box that can be measured.
+    top, bottom, left, right = boxes(alignment_picture(np.zeros([20, 8]), 2.0, [("o", 0.0, 2.0)], np.zeros(100)), BLUE)
+    below_lines = slice(bottom + int(1.4 * (bottom - top)), bottom + 2 * (bottom - top))
+    inked = (picture[below_lines, left + 2 : right - 1] < 200).any(axis=(0, 2))  # columns, without the strip's frame
+    assert np.count_nonzero(np.diff(inked.astype(int), prepend=0) == 1) == 20
+
+
+def test_longer_clips_and_more_symbols_need_wider_pictures():
+    widths = []
+    for seconds, count in ((2.0, 5), (10.0, 5), (10.0, 200)):
+        times = np.linspace(0, seconds, count + 1)
+        symbols = [("m", begin, end) for begin, end in zip(times[:-1], times[1:], strict=True)]
+        mel, waveform = np.zeros([int(100 * seconds), 80]), np.zeros(int(16000 * seconds))
+        widths.append(alignment_picture(mel, seconds, symbols, waveform).shape[1])
+    assert widths[0] < 1000 < widths[1] < 2000 < widths[2] < 5000
+
+
+def test_silence_and_any_symbol_can_be_drawn():
+    nothing = alignment_picture(np.zeros([1, 8]), 0.01, [], np.zeros(0), "costs $5 or $\\bad$")
+    assert share_of(nothing[nothing.shape[0] * 3 // 4 :], (128, 128, 128), 60) > 1e-3  # "nothing" stands there
+    wild = [(text, 0.1 * i, 0.1 * i + 0.1) for i, text in enumerate(["$5_{", "$", "", "  ", "ß\u0301", "ж" * 50])]
+    alignment_picture(np.random.default_rng(0).normal(size=[60, 8]), 0.6, wild, np.zeros(9600), "")
+    alignment_picture(np.zeros([9, 8]), 0.1, [("w", 0.05, 0.05)] * 400, np.zeros(10))
