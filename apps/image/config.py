@@ -59,13 +59,13 @@ class ImageConfig(TrainConfig):
             "optimizer": {"learning_rate": 2e-3, "warmup_steps": 100, "schedule": "cosine", "average_decay": 0.98},
         },
         "fashion_mnist": {
-            "epochs": 8,
+            "epochs": 14,
             "batch_size": 128,
             "augmentation": {"flip": True, "crop": 2},
             "optimizer": {"learning_rate": 4e-3, "warmup_steps": 300, "schedule": "cosine", "weight_decay": 0.05},
         },
         "cifar10": {
-            "epochs": 20,
+            "epochs": 30,
             "batch_size": 128,
             "augmentation": {"flip": True, "crop": 4},
             "optimizer": {"learning_rate": 4e-3, "warmup_steps": 400, "schedule": "cosine", "weight_decay": 0.05},
