@@ -1,0 +1,166 @@
+"""What can be set in the speech app. Every field's comment is its help text.
+
+python -m apps.speech train                        sentences spoken by espeak-ng, made on first use
+python -m apps.speech train --dataset fsdd         spoken digits, single and connected
+python -m apps.speech train --dataset ljspeech     read sentences of one speaker
+python -m apps.speech train --train clips.jsonl    a manifest, or an LJSpeech-style metadata.csv
+python -m apps.speech evaluate | predict | explain | export
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pipelines.audio.config import Augmentation
+from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
+from pipelines.errors import UserError
+from pipelines.options import EvaluateOptions, ExportOptions, PredictOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Network. --size sets width and layers; these flags change single fields."""
+
+    # rnn: bidirectional LSTMs; conformer: self-attention and convolution (Gulati et al. 2020).
+    encoder: Literal["rnn", "conformer"] = "rnn"
+    # Width of the encoder.
+    width: int = 128
+    # Blocks of the encoder.
+    layers: int = 2
+    # Attention heads of a conformer block.
+    heads: int = 4
+    # Hidden width of a conformer block's feed-forward parts.
+    feedforward: int = 256
+    # Steps that a conformer block's convolution spans.
+    kernel_size: int = 15
+    # Bands of the mel spectrogram.
+    bands: int = 64
+    # Length of a frame in milliseconds.
+    frame_ms: float = 25.0
+    # From one frame to the next in milliseconds.
+    hop_ms: float = 10.0
+    # How many times fewer steps than frames the encoder works on.
+    subsampling: Literal[1, 2, 4, 8] = 4
+    # Dropout in each block.
+    dropout: float = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecAugmentConfig:
+    """Masks over training spectrograms (Park et al. 2019)."""
+
+    # Stretches of frequency to mask, and the widest in bands.
+    frequency_masks: int = 1
+    frequency_width: int = 12  # The widest mask of frequencies, in bands.
+    # Stretches of time to mask.
+    time_masks: int = 2
+    time_width: int = 25  # The longest mask of time, in frames.
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """How transcripts are sought in what the model hears."""
+
+    # Prefixes that the beam search keeps; 1 takes the likeliest symbol of each step.
+    beams: int = 16
+    # Weight of how symbols follow one another in the training transcripts.
+    language_model: float = 0.0
+    # Added for each symbol, which makes up for what the language model takes.
+    symbol_bonus: float = 0.0
+    # File of known words, which the search prefers.
+    words: Path | None = None
+    # Taken off for each word that is not among them, in nats.
+    word_penalty: float = 5.0
+
+    def check(self) -> None:
+        require_at_least(1, self, "beams", prefix="search.")
+        require_at_least(0, self, "language_model", "word_penalty", prefix="search.")
+        if self.beams == 1 and (self.words or self.language_model):
+            raise UserError("--search.words and --search.language-model need a beam search: --search.beams 16")
+
+
+GREEDY = SearchConfig(beams=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechConfig(TrainConfig):
+    """Train a network that writes down what is said."""
+
+    sizes: ClassVar[Mapping[str, Mapping]] = {
+        "tiny": {"width": 128, "layers": 2, "feedforward": 256},
+        "small": {"width": 192, "layers": 4, "feedforward": 512},
+        "base": {"width": 256, "layers": 8, "feedforward": 1024},
+    }
+    automatic: ClassVar[frozenset[str]] = frozenset({"jit", "sample_rate", "buckets"})
+    recipes: ClassVar[Mapping[str, Mapping]] = {
+        "sample": {"epochs": 20, "batch_size": 16},
+        "fsdd": {
+            "epochs": 15,
+            "batch_size": 32,
+            "model": {"subsampling": 2, "bands": 40},
+            "augmentation": {"speed": 0.1, "noise": 0.5},
+        },
+        "ljspeech": {"epochs": 60, "batch_size": 8, "augmentation": {"speed": 0.1}},
+    }
+
+    # Rate to which recordings are brought, in Hz; 0 takes that of the data set, 16000 of your own files.
+    sample_rate: int = 0
+    # Longer clips are bad examples.
+    most_seconds: float = 30.0
+    # Speaker of fsdd whose recordings are left out of training and become the test.
+    hold_out_speaker: str = ""
+    # Lengths, in samples, to which the clips of a batch are padded; empty: four that suit the data.
+    buckets: tuple[int, ...] = ()
+
+    model: ModelConfig = ModelConfig()
+    augmentation: Augmentation = Augmentation()
+    spec_augment: SpecAugmentConfig = SpecAugmentConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig(metric="wer")
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+    def check(self) -> None:
+        super().check()
+        self.augmentation.check()
+        require_at_least(
+            1, self.model, "width", "layers", "heads", "feedforward", "kernel_size", "bands", prefix="model."
+        )
+        require_at_least(0, self, "sample_rate")
+        require_at_least(0.1, self, "most_seconds")
+        if not 0 <= self.model.dropout < 1:
+            raise UserError(f"--model.dropout {self.model.dropout}: takes a share from 0 to below 1")
+        if not 0 < self.model.hop_ms <= self.model.frame_ms:
+            raise UserError("--model.hop-ms must be more than 0 and no more than --model.frame-ms")
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechEvaluateOptions(EvaluateOptions):
+    """Measure word and character error rates on held-out recordings; shows the worst transcripts."""
+
+    search: SearchConfig = SearchConfig()
+    # Worst transcripts to show.
+    worst: int = 5
+
+    def check(self) -> None:
+        super().check()
+        require_at_least(0, self, "worst")
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechPredictOptions(PredictOptions):
+    """Transcribe WAV files of any length; a folder stands for the files in it."""
+
+    search: SearchConfig = SearchConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechExportOptions(ExportOptions):
+    """Write a SavedModel that takes WAV bytes, for TensorFlow Serving."""
+
+    search: SearchConfig = SearchConfig()
+    # Longest recording that is taken.
+    most_seconds: float = 60.0
+
+    def check(self) -> None:
+        super().check()
+        require_at_least(0.1, self, "most_seconds")

@@ -1,0 +1,330 @@
+"""What only the speech app knows: its recordings, alphabet, loss, and how transcripts are scored and shown."""
+
+import functools
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from rich.console import Console
+from rich.progress import Progress
+
+from apps.speech import data
+from apps.speech.config import (
+    GREEDY,
+    SearchConfig,
+    SpeechConfig,
+    SpeechEvaluateOptions,
+    SpeechExportOptions,
+    SpeechPredictOptions,
+)
+from apps.speech.model import SpeechRecognizer
+from apps.speech.transcriber import Transcriber, padded
+from pipelines import interpretation, transcription
+from pipelines.audio import clips as recordings
+from pipelines.audio.clips import Clips
+from pipelines.audio.reading import read_audios
+from pipelines.audio.resampling import resample
+from pipelines.batching import epoch_seed
+from pipelines.config import override
+from pipelines.ctc.automaton import Automaton
+from pipelines.ctc.loss import ctc_loss
+from pipelines.ctc.ngram import ngram
+from pipelines.ctc.words import word_list
+from pipelines.errors import UserError
+from pipelines.export.servable import Servable
+from pipelines.files import write_atomically
+from pipelines.options import ExplainOptions
+from pipelines.task import Report, Task, chosen_splits
+from pipelines.text.characters import Characters, normalise
+from pipelines.transcription import TranscriptionFigures
+
+VALIDATION_DECODED = 500  # clips of the validation split that are transcribed at each validation
+SHOWN = 8  # worst transcripts in TensorBoard
+PICTURED = 3  # alignments and recordings in TensorBoard
+EXAMPLES = 6  # clips that an export is checked with, and a server warms up on
+NGRAM_ORDER = 5
+
+
+class SpeechTask(Task):
+    """Transcription of recordings."""
+
+    config: SpeechConfig
+    unit = "characters"
+    validation_metrics = ("loss", "wer", "cer")
+    takes_files = True
+
+    @property
+    def _characters_file(self) -> Path:
+        return self.run.assets / "characters.json"
+
+    @property
+    def _ngram_file(self) -> Path:
+        """How symbols follow one another in the training transcripts."""
+        return self.run.assets / "ngram.npz"
+
+    @property
+    def _examples(self) -> list[Path]:
+        return sorted((self.run.assets / "examples").glob("*.wav"))
+
+    def prepare(self) -> SpeechConfig:
+        config = override(self.config, {"sample_rate": self.config.sample_rate or data.sample_rate(self.config)})
+        self.config = config
+        train = self._splits["train"]
+        texts = [normalise(text) for text in train.texts]
+        self.characters = Characters.of(texts)
+        self.characters.save(self._characters_file)
+        encoded = [self.characters.encode(text) for text in texts]
+        ngram(encoded, self.characters.size, NGRAM_ORDER).save(self._ngram_file)
+        lengths = self._train.samples.lengths
+        self.config = override(
+            config, {"buckets": config.buckets or recordings.bucket_lengths(lengths, config.sample_rate)}
+        )
+        hours = float(lengths.sum()) / config.sample_rate / 3600
+        print(f"{train.source}: {len(self._train)} clips, {hours:.2f} hours, {self.characters.size - 1} characters")
+        validation = self._splits["validation"]
+        for number, index in enumerate(range(min(EXAMPLES, len(validation)))):
+            write_atomically(self.run.assets / "examples" / f"{number}.wav", validation.encoded(index))
+        return self.config
+
+    def load(self) -> None:
+        self.characters = Characters.load(self._characters_file)
+        self._transcribers: dict[tuple, Transcriber] = {}
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, Clips]:
+        return data.splits(self.config)
+
+    @functools.cached_property
+    def _train(self) -> Clips:
+        return self._readable(self._read(self._splits["train"]))
+
+    @functools.cached_property
+    def _validation(self) -> Clips:
+        return self._readable(self._read(self._splits["validation"]))
+
+    def _read(self, found: Clips) -> Clips:
+        config = self.config
+        return recordings.decode(found, config.sample_rate, config.most_seconds, config.on_bad_example)
+
+    def _readable(self, found: Clips) -> Clips:
+        """Those clips that can be learnt from: their transcript is in the alphabet and short enough for them."""
+        good, bad = [], {}
+        for index, text in enumerate(found.texts):
+            try:
+                ids = self.characters.encode(normalise(text))
+            except ValueError as error:
+                bad[index] = str(error)
+                continue
+            steps = self._steps(found.samples.lengths[index])
+            needed = len(ids) + int(np.sum(ids[1:] == ids[:-1]))
+            if needed > steps:
+                bad[index] = f"{needed} steps are needed for its transcript, and it has {steps}: is it the right one?"
+            else:
+                good.append(index)
+        if bad:
+            first = min(bad)
+            line = f"{found.name(first)}: {bad[first]}"
+            if self.config.on_bad_example == "fail" or not good:
+                raise UserError(f"{line}; mend or remove it, or pass --on-bad-example skip")
+            print(f"{found.source}: skipped {len(bad)} of {len(found)} clips; {line}")
+        return found.take(np.array(good)) if bad else found
+
+    def _steps(self, samples: int) -> int:
+        """Steps that the model makes of so many samples, at their fewest: augmentation may shorten them."""
+        settings, rate = self.config.model, self.config.sample_rate
+        frames = -(-int(samples / (1 + self.config.augmentation.speed)) // round(rate * settings.hop_ms / 1000))
+        return -(-frames // settings.subsampling)
+
+    def _labels(self, found: Clips) -> list[np.ndarray]:
+        return [self.characters.encode(normalise(text)) for text in found.texts]
+
+    def _batches(self, found: Clips, **options) -> tf.data.Dataset:
+        config = self.config
+        return recordings.batches(
+            found, self._labels(found), config.sample_rate, config.buckets, config.batch_size, self.shard, **options
+        )
+
+    def build_model(self) -> keras.Model:
+        config = self.config
+        return SpeechRecognizer.from_settings(
+            config.model, config.spec_augment, config.sample_rate, self.characters.size
+        )
+
+    def train_batches(self, epoch: int) -> tf.data.Dataset:
+        seed = epoch_seed(self.config.seed, epoch)
+        order = np.random.default_rng(seed).permutation(len(self._train))
+        return self._batches(self._train, order=order, augmentation=self.config.augmentation, seed=seed)
+
+    def validation_batches(self) -> tf.data.Dataset:
+        return self._batches(self._validation)
+
+    def steps_per_epoch(self) -> int:
+        return recordings.batch_count(self._train.samples.lengths, self.config.buckets, self.config.batch_size)
+
+    @property
+    def batch_shapes(self) -> int:
+        return len(self.config.buckets)
+
+    def sums(self, outputs, batch):
+        lengths = ops.cast(batch["label_length"], "int32")
+        loss = ctc_loss(outputs["logits"], outputs["lengths"], batch["labels"], lengths)  # (B,)
+        weight = batch["weight"]
+        # Per character, so that long and short clips count for what there is to learn from them.
+        return {"loss": (ops.sum(loss * weight), ops.sum(ops.cast(lengths, "float32") * weight))}
+
+    def report(self, model: keras.Model) -> Report:
+        found = self._validation.take(np.arange(min(VALIDATION_DECODED, len(self._validation))))
+        transcriber = self._transcriber(model, GREEDY)
+        references = [normalise(text) for text in found.texts]
+        audio = [found.audio(index) for index in range(len(found))]
+        answers = [answer.text for answer in transcriber.transcribe(audio, self.config.batch_size)]
+        rates = TranscriptionFigures.of(references, answers).rates()
+        worst = transcription.worst(references, answers, SHOWN)
+        shown = range(min(PICTURED, len(found)))
+        return Report(
+            {name: rates[name] for name in ("wer", "cer")},
+            {"worst": "\n\n".join(mistake.markdown() for mistake in worst) or "no mistakes"},
+            {f"alignment/{index}": self._alignment(transcriber, audio[index])[1] for index in shown},
+            {f"clip/{index}": (audio[index], self.config.sample_rate) for index in shown},
+        )
+
+    def _transcriber(self, model: keras.Model, search: SearchConfig) -> Transcriber:
+        """One transcriber a model and way to search, so that graphs are traced once and not at every validation."""
+        key = (id(model), search)
+        if key not in self._transcribers:
+            self._transcribers[key] = Transcriber(
+                model, self.characters, self.config.sample_rate, search, self._biases(search)
+            )
+        return self._transcribers[key]
+
+    def _biases(self, search: SearchConfig) -> list[Automaton]:
+        """What a beam search leans on: the n-gram model of the training transcripts, a list of words."""
+        found = []
+        if search.language_model:
+            found.append(Automaton.load(self._ngram_file).weighted(search.language_model, search.symbol_bonus))
+        if search.words:
+            found.append(self._known_words(search))
+        return found
+
+    def _known_words(self, search: SearchConfig) -> Automaton:
+        try:
+            words = {normalise(line) for line in search.words.read_text().split()} - {""}
+        except OSError as error:
+            raise UserError(f"--search.words {search.words}: {error.strerror.lower()}") from None
+        known = [word for word in sorted(words) if set(word) <= set(self.characters.alphabet)]
+        if not known:
+            raise UserError(f"{search.words}: no word in it that the alphabet can spell")
+        (separator,) = self.characters.encode(" ")
+        return word_list(map(self.characters.encode, known), self.characters.size, int(separator), search.word_penalty)
+
+    def evaluate(self, model: keras.Model, options: SpeechEvaluateOptions) -> dict[str, dict[str, float]]:
+        transcriber = self._transcriber(model, options.search)
+        found = {}
+        for name in chosen_splits(list(self._splits), options.split):
+            split = self._validation if name == "validation" else self._read(self._splits[name])
+            references = [normalise(text) for text in split.texts]
+            audio = [split.audio(index) for index in range(len(split))]
+            answers = [a.text for a in transcriber.transcribe(audio, options.batch_size, f"transcribing {name}")]
+            figures = TranscriptionFigures.of(references, answers)
+            console = Console()
+            console.print(figures.table(f"{name}: {len(split)} clips"))
+            for mistake in transcription.worst(references, answers, options.worst):
+                console.print(f"[dim]{split.name(mistake.row)}[/dim]", highlight=False)
+                console.print(mistake.text(console.width))
+            found[name] = figures.rates()
+        return found
+
+    def predict(self, model: keras.Model, rows: Sequence[str], options: SpeechPredictOptions) -> Iterator[dict]:
+        transcriber = self._transcriber(model, options.search)
+        for number, row in enumerate(rows, 1):
+            answer = {"row": number, "source": row}
+            with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+                bar = progress.add_task(Path(row).name, total=None)
+                try:
+                    found = transcriber.transcribe_file(
+                        Path(row), lambda heard, total, bar=bar: progress.update(bar, completed=heard, total=total)
+                    )
+                except OSError as error:
+                    answer["error"] = f"{row}: {error.strerror.lower()}; give the path of a WAV"
+                except ValueError as error:
+                    answer["error"] = f"{row}: {error}"
+                else:
+                    answer |= {"text": found.text, "confidence": round(found.confidence, 4)}
+            yield answer
+
+    def explain(self, model: keras.Model, rows: Sequence[str], options: ExplainOptions) -> Iterator[dict]:
+        transcriber = self._transcriber(model, GREEDY)
+        for number, row in enumerate(rows, 1):
+            answer = {"row": number, "source": Path(row).name}
+            try:
+                audio = transcriber.read_file(Path(row), self.config.most_seconds)
+            except OSError as error:
+                yield answer | {"error": f"{row}: {error.strerror.lower()}; give the path of a WAV"}
+            except ValueError as error:
+                yield answer | {"error": f"{row}: {error}"}
+            else:
+                text, picture = self._alignment(transcriber, audio)
+                yield answer | {"text": text, "picture": picture}
+
+    def _alignment(self, transcriber: Transcriber, audio: np.ndarray) -> tuple[str, np.ndarray]:
+        """The transcript of a clip, and a drawing of which character was heard when."""
+        found = transcriber.explain(*padded([audio]))
+        text = found.transcript.numpy()[0].decode()
+        seconds = len(audio) / self.config.sample_rate
+        step = self.config.model.hop_ms * self.config.model.subsampling / 1000
+        symbols = [symbol.decode() for symbol in found.symbols.numpy()[0]]
+        return text, interpretation.alignment_picture(
+            found.spectrogram.numpy()[0], seconds, _spans(symbols, step), audio, text
+        )
+
+    def servable(self, model: keras.Model, options: SpeechExportOptions) -> Servable:
+        transcriber = self._transcriber(model, options.search)
+        rate, most = self.config.sample_rate, options.most_seconds
+        contents = tf.TensorSpec([None], tf.string, name="audio_bytes")
+        waveform = tf.TensorSpec([None, None], tf.float32, name="waveform")
+        rates = tf.TensorSpec([None], tf.int32, name="sample_rate")
+
+        def answer(audio, lengths):
+            transcript, confidence = transcriber.decode(*transcriber.log_probabilities(audio, lengths))
+            return {"transcript": transcript, "confidence": confidence}
+
+        @tf.function(input_signature=[contents])
+        def transcribe(audio_bytes):
+            return answer(*read_audios(audio_bytes, rate, most))
+
+        @tf.function(input_signature=[waveform, rates])
+        def transcribe_waveform(waveform, sample_rate):
+            rows = tf.map_fn(
+                lambda row: resample(row[0], row[1], rate),
+                (waveform, sample_rate),
+                fn_output_signature=tf.RaggedTensorSpec((None,), tf.float32, ragged_rank=0),
+            )
+            return answer(rows.to_tensor(), tf.cast(rows.row_lengths(), tf.int32))
+
+        @tf.function(input_signature=[contents])
+        def explain(audio_bytes):
+            return transcriber.explain(*read_audios(audio_bytes, rate, most))._asdict()
+
+        several = np.array([file.read_bytes() for file in self._examples] + [None], object)[:-1]
+        examples = [{"audio_bytes": several[:1]}, {"audio_bytes": several}]
+        silence = {"waveform": np.zeros((1, 8000), np.float32), "sample_rate": np.array([8000], np.int32)}
+        return Servable(
+            {"serving_default": transcribe, "waveform": transcribe_waveform, "explain": explain},
+            {"serving_default": examples, "waveform": [silence], "explain": examples[:1]},
+        )
+
+
+def _spans(symbols: Sequence[str], step: float) -> list[tuple[str, float, float]]:
+    """Runs of equal symbols with their beginnings and ends in seconds; blanks, which are empty, are left out."""
+    spans, begin = [], 0
+    for symbol, run in itertools.groupby(symbols):
+        end = begin + len(list(run))
+        if symbol:
+            spans.append((symbol, begin * step, end * step))
+        begin = end
+    return spans
