@@ -1,0 +1,87 @@
+"""The task's own methods: which clips can be learnt from, and that the served model hears what training heard."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from apps.speech.config import ModelConfig, SpeechConfig
+from apps.speech.task import SpeechTask, _spans
+from apps.speech.transcriber import _stretches, padded
+from pipelines.audio.reading import read_audios
+from pipelines.errors import UserError
+from pipelines.runs import Run
+from tests.apps.speech.conftest import RATE, tone_wav, write_manifest
+
+
+def prepared(tones, run, **settings):
+    splits = {name: (tones / f"{name}.jsonl",) for name in ("train", "validation", "test")}
+    task = SpeechTask(SpeechConfig(**{"sample_rate": RATE, "batch_size": 12, **splits, **settings}), Run(run))
+    task.config = task.prepare()
+    task.load()
+    return task
+
+
+def test_training_is_given_what_a_server_reads(tones, tmp_path):
+    task = prepared(tones, tmp_path / "run")
+    batch = next(iter(task.validation_batches()))
+    clips = task._validation
+    contents = [clips.encoded(index) for index in range(len(clips))]
+    audio, lengths = read_audios(tf.constant(contents), RATE)
+    rows = {lengths.numpy()[i]: audio.numpy()[i, : lengths[i]] for i in range(len(clips))}
+    for row, length in zip(batch["audio"].numpy(), batch["audio_length"].numpy(), strict=True):
+        np.testing.assert_array_equal(row[:length], rows[length])
+        assert not row[length:].any()
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("abc é", "é"),
+        ("abcd" * 40, "steps are needed for its transcript"),
+    ],
+)
+def test_a_clip_that_cannot_be_learnt_from_is_named_or_skipped(tones, tmp_path, text, said, capsys):
+    (tmp_path / "bad.wav").write_bytes(tone_wav("abc"))
+    (tmp_path / "good.wav").write_bytes(tone_wav("ab"))
+    rows = [{"audio_filepath": "good.wav", "text": "ab"}, {"audio_filepath": "bad.wav", "text": text}]
+    write_manifest(tmp_path / "validation.jsonl", rows)
+    validation = (tmp_path / "validation.jsonl",)
+    with pytest.raises(UserError, match=f"bad.wav.*{said}"):
+        prepared(tones, tmp_path / "a", validation=validation).validation_batches()
+    task = prepared(tones, tmp_path / "b", validation=validation, on_bad_example="skip")
+    assert next(iter(task.validation_batches()))["weight"].numpy().sum() == 1
+    assert "skipped 1 of 2 clips" in capsys.readouterr().out
+
+
+def test_steps_are_those_of_the_model(tones, tmp_path):
+    task = prepared(tones, tmp_path / "run", model=ModelConfig(width=16, layers=1, bands=24, subsampling=2))
+    model = task.build_model()
+    for samples in (1, 79, 80, 81, 1600, 4321):
+        outputs = model({"audio": np.zeros((1, samples), "float32"), "audio_length": np.array([samples], "int32")})
+        assert int(outputs["lengths"][0]) == outputs["logits"].shape[1] == task._steps(samples) == model.steps(samples)
+
+
+@pytest.mark.parametrize("encoder", ["rnn", "conformer"])
+def test_padding_changes_nothing(tones, tmp_path, encoder):
+    task = prepared(tones, tmp_path / "run", model=ModelConfig(encoder=encoder, width=16, heads=2, layers=1, bands=24))
+    model = task.build_model()
+    audio, lengths = padded([task._validation.audio(0), task._validation.audio(1)])
+    together = model({"audio": np.pad(audio, [[0, 0], [0, 999]]), "audio_length": lengths})
+    for row in range(2):
+        alone = model({"audio": audio[row : row + 1, : lengths[row]], "audio_length": lengths[row : row + 1]})
+        steps = int(alone["lengths"][0])
+        assert int(together["lengths"][row]) == steps
+        np.testing.assert_allclose(together["logits"][row, :steps], alone["logits"][0], rtol=1e-4, atol=1e-4)
+
+
+def test_spans_of_symbols():
+    assert _spans(["", "a", "a", "", "b", "b"], 0.5) == [("a", 0.5, 1.5), ("b", 2.0, 3.0)]
+    assert _spans([], 0.5) == []
+
+
+def test_stretches_are_cut_at_blanks():
+    scores = np.random.default_rng(0).normal(size=(1000, 5))
+    pieces = list(_stretches(scores, 100))
+    np.testing.assert_array_equal(np.concatenate(pieces), scores)
+    assert all(len(piece) <= 100 for piece in pieces)
+    assert all(piece[0, 0] >= 1 for piece in pieces[1:])  # the most blank step of some fifty
