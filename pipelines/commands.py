@@ -150,7 +150,6 @@ def predict(app: App, options: PredictOptions) -> None:
     rows, source = inputs.read(options)
     trained = _restore(app, options)
     rows = inputs.open_folders(rows) if trained.task.takes_files else rows
-    rows = inputs.open_folders(rows) if trained.task.takes_files else rows
     for answer in inputs.good(trained.task.predict(trained.model, rows, options), len(rows), source, options):
         # A skipped row leaves an empty line, so that answers stay aligned with a file of inputs.
         if options.json:
@@ -163,7 +162,6 @@ def explain(app: App, options: ExplainOptions) -> None:
     """Draws for each input what the model's answer rests on."""
     rows, source = inputs.read(options)
     trained = _restore(app, options)
-    rows = inputs.open_folders(rows) if trained.task.takes_files else rows
     rows = inputs.open_folders(rows) if trained.task.takes_files else rows
     folder = options.output or trained.run.explain
     for answer in inputs.good(trained.task.explain(trained.model, rows, options), len(rows), source, options):

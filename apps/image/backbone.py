@@ -80,7 +80,7 @@ def preset(name: str) -> tuple[keras.Model, np.ndarray, np.ndarray]:
         raise UserError(f"{path}: no config.json in it; a preset is a directory that KerasHub's save_to_preset wrote")
     try:
         backbone = keras_hub.models.Backbone.from_preset(str(path) if local else name)
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
         if local:
             raise UserError(f"{path}: not a preset that KerasHub can read ({_line(error)})") from None
         known = [*applications(), *keras_hub.models.Backbone.presets]
@@ -94,12 +94,16 @@ def preset(name: str) -> tuple[keras.Model, np.ndarray, np.ndarray]:
             f"by keras_hub.models.Backbone.from_preset({name!r}).save_to_preset(DIR), and give that DIR here"
         ) from None
     scale, offset = np.full(3, 1 / 255), np.zeros(3)
-    if not local or (path / "image_converter.json").is_file():
+    try:
         converter = keras_hub.layers.ImageConverter.from_preset(str(path) if local else name)
-        scale = scale if converter.scale is None else np.broadcast_to(converter.scale, 3)
-        offset = offset if converter.offset is None else np.broadcast_to(converter.offset, 3)
+    except FileNotFoundError:
+        return backbone, np.diag(scale), offset
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise UserError(f"--model.backbone {name}: its image converter cannot be read ({_line(error)})") from None
+    scale = np.broadcast_to(1.0 if converter.scale is None else converter.scale, 3)
+    offset = offset if converter.offset is None else np.broadcast_to(converter.offset, 3)
     return backbone, np.diag(scale), offset
 
 
 def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:120]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

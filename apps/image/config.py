@@ -21,8 +21,8 @@ from pipelines.options import EvaluateOptions, ExportOptions, PredictOptions
 class ModelConfig:
     """Convolutional network. --size sets width and blocks; these flags change single fields."""
 
-    # cnn: convolutions and pooling (LeCun et al. 1998); resnet: residual blocks (He et al. 2016); mobile: inverted
-    # residuals (Sandler et al. 2018).
+    # cnn: convolutions and pooling (LeCun et al. 1998), of one size only; resnet: residual blocks (He et al. 2016);
+    # mobile: inverted residuals (Sandler et al. 2018).
     architecture: Literal["cnn", "resnet", "mobile"] = "resnet"
     # Pretrained network to fine-tune in place of an architecture: a preset of KerasHub (resnet_18_imagenet), the
     # directory of one, or a network of keras.applications (MobileNetV2). See also --optimizer.frozen-steps.
@@ -31,7 +31,8 @@ class ModelConfig:
     width: int = 32
     # Blocks in each stage of resnet and mobile.
     blocks: tuple[int, ...] = (1, 1, 1)
-    # What follows convolutions: batch keeps statistics of the training data, group takes each picture's own.
+    # What follows convolutions: batch keeps statistics of the training data, from the rows of each replica and part;
+    # group takes each picture's own, so that it does not matter how a batch is divided.
     normalisation: Literal["batch", "group", "none"] = "batch"
     # Dropout before the last layer.
     dropout: float = 0.0
@@ -76,9 +77,9 @@ class ImageConfig(TrainConfig):
     image_size: int = 0
     # 1 for grey, 3 for colour; 0 takes what the pictures have.
     channels: Literal[0, 1, 3] = 0
-    # Share of the target that is spread over all classes.
+    # Share of the target that is spread over all classes; the validation loss has it too.
     label_smoothing: float = 0.1
-    # Decoded pictures are kept in memory up to so many megabytes; more are decoded anew in every epoch.
+    # A split is kept decoded in memory up to so many megabytes; a larger one is decoded anew in every epoch.
     cache_megabytes: int = 2000
 
     model: ModelConfig = ModelConfig()
@@ -102,6 +103,15 @@ class ImageConfig(TrainConfig):
         ):
             if not 0 <= share < 1:
                 raise UserError(f"--{name} {share}: takes a share from 0 to below 1")
+
+
+def check_size(config: ImageConfig) -> None:
+    """Refuses settings that do not go with the pictures' size, once that is known."""
+    size = config.image_size
+    if config.model.architecture == "cnn" and not config.model.backbone and size < 4:
+        raise UserError(f"--image-size {size}: the cnn halves pictures twice; give 4 at least")
+    if config.augmentation.crop >= size:
+        raise UserError(f"--augmentation.crop {config.augmentation.crop}: takes less than the pictures' {size} pixels")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _with_validation(found: dict[str, Pictures], seed: int) -> dict[str, Picture
     most = min(HELD_OUT, max(len(train.classes), len(train) // 10))
     held_out = _evenly_drawn(train.labels, most, seed)
     rest = np.setdiff1d(np.arange(len(train)), held_out)
-    if not len(rest):
+    if not len(held_out):
         raise UserError(f"{train.source}: too few pictures to hold some out; give more, or --validation")
     return {"train": train.take(rest), "validation": train.take(held_out)} | {
         name: pictures for name, pictures in found.items() if name != "train"

@@ -17,6 +17,7 @@ from apps.image.config import (
     ImageEvaluateOptions,
     ImageExportOptions,
     ImagePredictOptions,
+    check_size,
 )
 from apps.image.model import ImageClassifier
 from pipelines import classification, interpretation
@@ -64,6 +65,7 @@ class ImageTask(Task):
             self.config,
             {"image_size": self.config.image_size or size, "channels": self.config.channels or channels},
         )
+        check_size(self.config)
         mean, deviation = pictures.channel_statistics(self._train, self.config.image_size, self.config.channels)
         about = {"classes": list(train.classes), "mean": mean, "deviation": deviation}
         write_atomically(self._description_file, json.dumps(about, indent=2) + "\n")
@@ -71,7 +73,7 @@ class ImageTask(Task):
             backbone.load(self.config.model.backbone, self.config.image_size, mean, deviation).save(self._backbone_file)
         print(f"{train.source}: {len(self._train)} pictures of {len(train.classes)} classes, {self._shape} pixels")
         for number, index in enumerate(self._shown(EXAMPLES)):
-            write_atomically(self.run.assets / "examples" / f"{number}", self._splits["validation"].encoded(index))
+            write_atomically(self.run.assets / "examples" / f"{number}", self._validation.encoded(index))
         return self.config
 
     @property

@@ -29,6 +29,7 @@ _HEAD = 70  # bytes from the start that hold every size, that of a JPEG excepted
 # What is looked for beside the size stands near the start: EXIF is among the first segments, of at most 64 kB each.
 _METADATA_WITHIN = 1 << 18
 _MOST_SEGMENTS = 64
+_MOST_EXTENSIONS = 1024  # before the first frame of a GIF: a file of nothing else must come to an end
 
 
 class Header(NamedTuple):
@@ -235,7 +236,12 @@ def first_frame(contents: tf.Tensor, header: Header) -> tuple[tf.Tensor, tf.Tens
 
     start = 13 + table(byte(10))
     # Extensions; not beyond the end, where the last byte would be taken for one again and again.
-    (at,) = tf.while_loop(lambda at: (at < last) & (byte(at) == 0x21), lambda at: (after_chain(at + 2),), (start,))
+    (at,) = tf.while_loop(
+        lambda at: (at < last) & (byte(at) == 0x21),
+        lambda at: (after_chain(at + 2),),
+        (start,),
+        maximum_iterations=_MOST_EXTENSIONS,
+    )
     place = tf.cast(data[at : at + 9], tf.int64)
     left, top = number(place, 1, 2), number(place, 3, 2)
     right, bottom = header.width - left - number(place, 5, 2), header.height - top - number(place, 7, 2)

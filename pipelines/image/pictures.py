@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,7 @@ from pipelines.errors import UserError
 from pipelines.image import headers
 from pipelines.image.augmentation import augment, mix
 from pipelines.image.config import Augmentation
-from pipelines.image.decoding import normalise, read_image, reason
+from pipelines.image.decoding import PARALLEL, normalise, read_image, read_images, reason
 
 MEGABYTE = 1 << 20
 LARGEST_SIDE = 224  # that is taken by itself, where nobody says how large pictures shall be
@@ -60,6 +61,12 @@ class Pictures:
             return tf.io.encode_png(self.pixels[index]).numpy()
         return Path(self.files[index]).read_bytes() if self.files is not None else self.contents[index]
 
+    @functools.cached_property
+    def tensor(self) -> tf.Tensor:
+        """`pixels`, copied once and not in each epoch."""
+        with tf.device("CPU:0"):
+            return tf.constant(self.pixels)
+
     def take(self, indices: np.ndarray) -> "Pictures":
         """Some of the pictures, in the order of `indices`."""
         rows = np.arange(1, len(self) + 1) if self.rows is None else self.rows
@@ -83,7 +90,8 @@ def size_and_channels(pictures: Pictures) -> tuple[int, int]:
         _, height, width, channels = pictures.pixels.shape
         return min(height, width, LARGEST_SIDE), channels
     sides, grey = [], True
-    for index in range(min(LOOKED_AT, len(pictures))):
+    # From end to end: pictures often come class after class.
+    for index in np.unique(np.linspace(0, len(pictures) - 1, LOOKED_AT).astype(int)):
         try:
             contents = tf.constant(pictures.encoded(index))
             _, header = headers.checked(contents)
@@ -93,7 +101,9 @@ def size_and_channels(pictures: Pictures) -> tuple[int, int]:
         sides.append(int(min(header.height, header.width)))
         grey = grey and bool((colours == colours[..., :1]).all())
     if not sides:
-        raise UserError(f"{pictures.source}: the first {LOOKED_AT} pictures cannot be read; is this the right folder?")
+        raise UserError(
+            f"{pictures.source}: none of {LOOKED_AT} pictures that were tried can be read; is this the right folder?"
+        )
     ((side, _),) = collections.Counter(sides).most_common(1)
     return min(side, LARGEST_SIDE), 1 if grey else 3
 
@@ -134,8 +144,10 @@ def decode(
             bad[index] = reason(error)
         except OSError as error:
             bad[index] = error.strerror.lower()
+        except ValueError as error:  # a path that can be none
+            bad[index] = str(error)
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(PARALLEL) as pool:
         console = Console(stderr=True)
         shown = show and console.is_terminal
         for _ in track(
@@ -159,7 +171,9 @@ def decode(
     if not good.size:
         raise UserError(f"{pictures.source}: no picture that can be read")
     kept = pictures.take(good) if bad else pictures
-    return dataclasses.replace(kept, pixels=pixels[good], contents=None, files=kept.files) if keep else kept
+    if not keep:
+        return kept
+    return dataclasses.replace(kept, pixels=pixels[good] if bad else pixels, contents=None)
 
 
 def batches(
@@ -213,15 +227,12 @@ def batches(
 def reader(pictures: Pictures, size: int, channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """From indices (B,) to pixels, uint8 (B, size, size, channels)."""
     if pictures.pixels is not None:
-        pixels = tf.constant(pictures.pixels)
-        return lambda indices: tf.gather(pixels, indices)
-    files = tf.constant(pictures.contents if pictures.files is None else pictures.files)
-
-    def one(name):
-        return read_image(name if pictures.files is None else tf.io.read_file(name), size, channels)
-
-    spec = tf.TensorSpec([size, size, channels], tf.uint8)
-    return lambda indices: tf.map_fn(one, tf.gather(files, indices), fn_output_signature=spec)
+        return lambda indices: tf.gather(pictures.tensor, indices)
+    if pictures.files is None:
+        contents = tf.constant(pictures.contents)
+        return lambda indices: read_images(tf.gather(contents, indices), size, channels)
+    files = tf.constant(pictures.files)
+    return lambda indices: read_images(tf.map_fn(tf.io.read_file, tf.gather(files, indices)), size, channels)
 
 
 def shuffled_order(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -258,7 +258,9 @@ class Trainer:
         if progress.step == 0:
             self.monitor.graph(self.step.graph)
         with self._speed.working():
-            self.step.frozen = progress.step < self.config.optimizer.frozen_steps
+            # By updates: a step that float16 skipped is none, to the optimizer either.
+            frozen_steps = self.config.optimizer.frozen_steps
+            self.step.frozen = frozen_steps > 0 and int(self.optimizer.iterations.numpy()) < frozen_steps
             result = self.step(batch, self._wishes())
             self._wishes_of_all = tuple(bool(count > 0) for count in result["wishes"])
             sums = {name: (float(total), float(weight)) for name, (total, weight) in result["sums"].items()}

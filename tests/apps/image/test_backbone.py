@@ -1,5 +1,6 @@
 """Fine-tuning of pretrained networks: a tiny preset saved locally, and preprocessing as the networks expect it."""
 
+import shutil
 import sys
 
 import keras
@@ -86,6 +87,16 @@ def test_pictures_reach_the_network_as_it_was_trained(preset):
     expected = keras_hub.models.Backbone.from_preset(str(preset))(pixels / 127.5 - 1)
     found = backbone.load(str(preset), SIZE, mean, deviation)(normalised)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_converter_without_a_scale_leaves_pixels_as_they_are(preset, tmp_path):
+    import keras_hub
+
+    shutil.copytree(preset, tmp_path / "preset")
+    keras_hub.layers.ResNetImageConverter(image_size=(SIZE, SIZE)).save_to_preset(str(tmp_path / "preset"))
+    _, scale, offset = backbone.preset(str(tmp_path / "preset"))
+    np.testing.assert_array_equal(scale, np.eye(3))
+    assert not offset.any()
 
 
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "DenseNet121", "EfficientNetB0"])

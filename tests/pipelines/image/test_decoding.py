@@ -4,6 +4,7 @@ import io
 import struct
 import subprocess
 import sys
+import time
 import zlib
 
 import numpy as np
@@ -425,3 +426,11 @@ def test_a_saved_model_in_a_session_reads_as_training_does(tmp_path):
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
             serving.run(fetch, {feed: [contents[0], b"text"]})
         assert reason(caught.value) == UNKNOWN
+
+
+def test_a_gif_of_nothing_but_extensions_comes_to_an_end():
+    contents = b"GIF89a\x10\x00\x10\x00\x00\x00\x00" + b"\x21\xfe\x00" * 1_000_000
+    begin = time.perf_counter()
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        read_rgb(contents)
+    assert "damaged GIF" in reason(caught.value) and time.perf_counter() - begin < 30
