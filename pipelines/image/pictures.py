@@ -227,7 +227,8 @@ def batches(
 def reader(pictures: Pictures, size: int, channels: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """From indices (B,) to pixels, uint8 (B, size, size, channels)."""
     if pictures.pixels is not None:
-        return lambda indices: tf.gather(pictures.tensor, indices)
+        pixels = pictures.tensor
+        return lambda indices: tf.gather(pixels, indices)
     if pictures.files is None:
         contents = tf.constant(pictures.contents)
         return lambda indices: read_images(tf.gather(contents, indices), size, channels)
