@@ -75,8 +75,8 @@ class _Recurrent(Sequence):
             dropout = self.state_dropout(ops.ones_like(state[0]), training=True)
         projected = self._project(ops.transpose(inputs, (1, 0, 2)))  # (T, B, gates · units)
         if mask is not None:
-            # As integers: TensorFlow turns booleans too, but complains that oneDNN does not.
-            mask = ops.cast(ops.transpose(ops.cast(mask, "int32"))[:, :, None], "bool")
+            # As numbers: TensorFlow turns booleans too, but complains that oneDNN does not.
+            mask = ops.cast(ops.transpose(ops.cast(mask, "float32"))[:, :, None], "bool")
         run = self._scan if kernels is None else self._fused
         outputs, *state = run(projected, state, mask, dropout)
         return ops.transpose(outputs, (1, 0, 2)), state
