@@ -74,6 +74,8 @@ def start(api, url, *arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "apps.translate", "query", f"--api={api}", f"--url={url}", "--model=upper", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        # A script's background jobs, of which these tests may be one, ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 
