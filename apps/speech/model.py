@@ -8,6 +8,12 @@ from apps.speech.config import ModelConfig, SpecAugmentConfig
 from layers import LSTM, Bidirectional, ConformerBlock, Conv1D, Dropout, LogMelSpectrogram, SpecAugment
 
 
+def steps(settings: ModelConfig, sample_rate: int, samples: int) -> int:
+    """How many steps T a network makes of so many samples: whole hops, and then halved, rounding up each time."""
+    frames = -(-samples // round(sample_rate * settings.hop_ms / 1000))
+    return -(-frames // settings.subsampling)
+
+
 class SpeechRecognizer(keras.Model):
     """From waveforms to a distribution over symbols at each step, for connectionist temporal classification.
 
@@ -28,6 +34,8 @@ class SpeechRecognizer(keras.Model):
         self, settings: ModelConfig, augmentation: SpecAugmentConfig, sample_rate: int, symbols: int, **kwargs
     ):
         super().__init__(**kwargs)
+        self.settings = settings
+        self.sample_rate = sample_rate
         width = settings.width
         self.spectrogram = LogMelSpectrogram(
             sample_rate, settings.frame_ms, settings.hop_ms, settings.bands, name="spectrogram"
@@ -58,12 +66,9 @@ class SpeechRecognizer(keras.Model):
         model({"audio": ops.zeros((2, sample_rate)), "audio_length": ops.full((2,), sample_rate, "int32")})
         return model
 
-    def steps(self, samples):
-        """How many steps clips of so many samples have: an integer or a tensor of them."""
-        frames = self.spectrogram.frames(samples)
-        for _ in self.convolutions:
-            frames = -(-frames // 2)
-        return frames
+    def steps(self, samples: int) -> int:
+        """How many steps a clip of so many samples has."""
+        return steps(self.settings, self.sample_rate, samples)
 
     def mel(self, audio, audio_length):
         """The spectrogram (B, T, M) of clips, and which of its frames are real (B, T)."""

@@ -22,7 +22,7 @@ from apps.speech.config import (
     SpeechExportOptions,
     SpeechPredictOptions,
 )
-from apps.speech.model import SpeechRecognizer
+from apps.speech.model import SpeechRecognizer, steps
 from apps.speech.transcriber import Transcriber, padded
 from pipelines import interpretation, transcription
 from pipelines.audio import clips as recordings
@@ -86,9 +86,8 @@ class SpeechTask(Task):
         )
         hours = float(lengths.sum()) / config.sample_rate / 3600
         print(f"{train.source}: {len(self._train)} clips, {hours:.2f} hours, {self.characters.size - 1} characters")
-        validation = self._splits["validation"]
-        for number, index in enumerate(range(min(EXAMPLES, len(validation)))):
-            write_atomically(self.run.assets / "examples" / f"{number}.wav", validation.encoded(index))
+        for index in range(min(EXAMPLES, len(self._validation))):
+            write_atomically(self.run.assets / "examples" / f"{index}.wav", self._validation.encoded(index))
         return self.config
 
     def load(self) -> None:
@@ -120,10 +119,10 @@ class SpeechTask(Task):
             except ValueError as error:
                 bad[index] = str(error)
                 continue
-            steps = self._steps(found.samples.lengths[index])
+            there = self._steps(found.samples.lengths[index])
             needed = len(ids) + int(np.sum(ids[1:] == ids[:-1]))
-            if needed > steps:
-                bad[index] = f"{needed} steps are needed for its transcript, and it has {steps}: is it the right one?"
+            if needed > there:
+                bad[index] = f"{needed} steps are needed for its transcript, and it has {there}: is it the right one?"
             else:
                 good.append(index)
         if bad:
@@ -136,9 +135,8 @@ class SpeechTask(Task):
 
     def _steps(self, samples: int) -> int:
         """Steps that the model makes of so many samples, at their fewest: augmentation may shorten them."""
-        settings, rate = self.config.model, self.config.sample_rate
-        frames = -(-int(samples / (1 + self.config.augmentation.speed)) // round(rate * settings.hop_ms / 1000))
-        return -(-frames // settings.subsampling)
+        fewest = int(samples / (1 + self.config.augmentation.speed))
+        return steps(self.config.model, self.config.sample_rate, fewest)
 
     def _labels(self, found: Clips) -> list[np.ndarray]:
         return [self.characters.encode(normalise(text)) for text in found.texts]

@@ -167,13 +167,15 @@ class Transcriber:
     def _parts(self, file, total: float, heard) -> Iterator[np.ndarray]:
         """What each part adds to the scores (T, V)."""
         half = self.model.steps(round(OVERLAP / 2 * self.sample_rate))
+        before = None  # the part before, whose end is known to be shared once there is another
         for start, contents in headers.parts(file, PART, OVERLAP):
             audio = self.read(contents)
             (scores,), _ = self.log_probabilities(*padded([audio]))
-            end = start + len(audio) / self.sample_rate
-            heard(min(end, total), total)
-            last = end >= total - 1e-3
-            yield scores.numpy()[half if start else 0 : None if last else -half]
+            heard(min(start + len(audio) / self.sample_rate, total), total)
+            if before is not None:
+                yield before[:-half]
+            before = scores.numpy()[half if start else 0 :]
+        yield before
 
 
 def _stretches(scores: np.ndarray, longest: int) -> Iterator[np.ndarray]:

@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from apps.speech.config import ModelConfig, SpeechConfig
+from apps.speech.config import GREEDY, ModelConfig, SpeechConfig
 from apps.speech.task import SpeechTask, _spans
-from apps.speech.transcriber import _stretches, padded
+from apps.speech.transcriber import PART, _stretches, padded
 from pipelines.audio.reading import read_audios
 from pipelines.errors import UserError
 from pipelines.runs import Run
 from tests.apps.speech.conftest import RATE, tone_wav, write_manifest
+from tests.pipelines.audio import wavs
+
+PART_SAMPLES = round(PART * RATE)
 
 
 def prepared(tones, run, **settings):
@@ -50,6 +53,7 @@ def test_a_clip_that_cannot_be_learnt_from_is_named_or_skipped(tones, tmp_path, 
         prepared(tones, tmp_path / "a", validation=validation).validation_batches()
     task = prepared(tones, tmp_path / "b", validation=validation, on_bad_example="skip")
     assert next(iter(task.validation_batches()))["weight"].numpy().sum() == 1
+    assert [file.read_bytes() for file in task._examples] == [(tmp_path / "good.wav").read_bytes()]
     assert "skipped 1 of 2 clips" in capsys.readouterr().out
 
 
@@ -72,6 +76,18 @@ def test_padding_changes_nothing(tones, tmp_path, encoder):
         steps = int(alone["lengths"][0])
         assert int(together["lengths"][row]) == steps
         np.testing.assert_allclose(together["logits"][row, :steps], alone["logits"][0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [PART_SAMPLES, PART_SAMPLES + 1, 3 * PART_SAMPLES // 2])
+def test_parts_of_a_long_recording_join_without_gap_or_repetition(tones, tmp_path, samples):
+    task = prepared(tones, tmp_path / "run", model=ModelConfig(width=16, layers=1, bands=24))
+    model = task.build_model()
+    audio = np.random.default_rng(0).normal(0, 1000, samples).astype(np.int16)
+    (tmp_path / "long.wav").write_bytes(wavs.by_scipy(audio, RATE))
+    transcriber = task._transcriber(model, GREEDY)
+    with open(tmp_path / "long.wav", "rb") as file:
+        pieces = list(transcriber._parts(file, samples / RATE, lambda *_: None))
+    assert sum(map(len, pieces)) == model.steps(samples)
 
 
 def test_spans_of_symbols():
