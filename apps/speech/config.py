@@ -92,7 +92,7 @@ class SpeechConfig(TrainConfig):
         "small": {"width": 192, "layers": 4, "feedforward": 512},
         "base": {"width": 256, "layers": 8, "feedforward": 1024},
     }
-    automatic: ClassVar[frozenset[str]] = frozenset({"jit", "sample_rate", "buckets"})
+    automatic: ClassVar[frozenset[str]] = frozenset({"jit", "sample_rate", "vocabulary_size", "buckets"})
     recipes: ClassVar[Mapping[str, Mapping]] = {
         "sample": {"epochs": 20, "batch_size": 16},
         "fsdd": {
@@ -110,6 +110,10 @@ class SpeechConfig(TrainConfig):
     most_seconds: float = 30.0
     # Speaker of fsdd whose recordings are left out of training and become the test.
     hold_out_speaker: str = ""
+    # What the network writes: characters, or pieces of words found by SentencePiece.
+    units: Literal["characters", "pieces"] = "characters"
+    # Pieces in the vocabulary; 0 takes 256, or fewer where the transcripts have fewer.
+    vocabulary_size: int = 0
     # Lengths, in samples, to which the clips of a batch are padded; empty: four that suit the data.
     buckets: tuple[int, ...] = ()
 
@@ -125,7 +129,9 @@ class SpeechConfig(TrainConfig):
         require_at_least(
             1, self.model, "width", "layers", "heads", "feedforward", "kernel_size", "bands", prefix="model."
         )
-        require_at_least(0, self, "sample_rate")
+        require_at_least(0, self, "sample_rate", "vocabulary_size")
+        if self.vocabulary_size and self.units == "characters":
+            raise UserError("--vocabulary-size goes with --units pieces; there are as many characters as are written")
         require_at_least(0.1, self, "most_seconds")
         if not 0 <= self.model.dropout < 1:
             raise UserError(f"--model.dropout {self.model.dropout}: takes a share from 0 to below 1")

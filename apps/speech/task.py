@@ -41,26 +41,30 @@ from pipelines.files import write_atomically
 from pipelines.options import ExplainOptions
 from pipelines.task import Report, Task, chosen_splits
 from pipelines.text.characters import Characters, normalise
+from pipelines.text.pieces import Pieces
+from pipelines.text.tokenizer import train_sentencepiece
 from pipelines.transcription import TranscriptionFigures
 
 VALIDATION_DECODED = 500  # clips of the validation split that are transcribed at each validation
 SHOWN = 8  # worst transcripts in TensorBoard
 PICTURED = 3  # alignments and recordings in TensorBoard
 EXAMPLES = 6  # clips that an export is checked with, and a server warms up on
-NGRAM_ORDER = 5
+# Symbols that the language model looks at together. Its tables grow with the number of symbols.
+NGRAM_ORDER = {"characters": 5, "pieces": 2}
+AUTOMATIC_PIECES = 256
 
 
 class SpeechTask(Task):
     """Transcription of recordings."""
 
     config: SpeechConfig
-    unit = "characters"
+    unit = "symbols"
     validation_metrics = ("loss", "wer", "cer")
     takes_files = True
 
     @property
-    def _characters_file(self) -> Path:
-        return self.run.assets / "characters.json"
+    def _symbols_file(self) -> Path:
+        return self.run.assets / {"characters": "characters.json", "pieces": "pieces.model"}[self.config.units]
 
     @property
     def _ngram_file(self) -> Path:
@@ -76,22 +80,28 @@ class SpeechTask(Task):
         self.config = config
         train = self._splits["train"]
         texts = [normalise(text) for text in train.texts]
-        self.characters = Characters.of(texts)
-        self.characters.save(self._characters_file)
-        encoded = [self.characters.encode(text) for text in texts]
-        ngram(encoded, self.characters.size, NGRAM_ORDER).save(self._ngram_file)
+        if config.units == "characters":
+            Characters.of(texts).save(self._symbols_file)
+        else:
+            size = train_sentencepiece(
+                texts, self._symbols_file, config.vocabulary_size, automatic_size=AUTOMATIC_PIECES
+            )
+            self.config = config = override(config, {"vocabulary_size": size})
+        self.load()
+        encoded = [self.symbols.encode(text) for text in texts]
+        ngram(encoded, self.symbols.size, NGRAM_ORDER[config.units]).save(self._ngram_file)
         lengths = self._train.samples.lengths
         self.config = override(
             config, {"buckets": config.buckets or recordings.bucket_lengths(lengths, config.sample_rate)}
         )
         hours = float(lengths.sum()) / config.sample_rate / 3600
-        print(f"{train.source}: {len(self._train)} clips, {hours:.2f} hours, {self.characters.size - 1} characters")
+        print(f"{train.source}: {len(self._train)} clips, {hours:.2f} hours, {self.symbols.size - 1} {config.units}")
         for index in range(min(EXAMPLES, len(self._validation))):
             write_atomically(self.run.assets / "examples" / f"{index}.wav", self._validation.encoded(index))
         return self.config
 
     def load(self) -> None:
-        self.characters = Characters.load(self._characters_file)
+        self.symbols = (Characters.load if self.config.units == "characters" else Pieces)(self._symbols_file)
         self._transcribers: dict[tuple, Transcriber] = {}
 
     @functools.cached_property
@@ -115,7 +125,7 @@ class SpeechTask(Task):
         good, bad = [], {}
         for index, text in enumerate(found.texts):
             try:
-                ids = self.characters.encode(normalise(text))
+                ids = self.symbols.encode(normalise(text))
             except ValueError as error:
                 bad[index] = str(error)
                 continue
@@ -139,7 +149,7 @@ class SpeechTask(Task):
         return steps(self.config.model, self.config.sample_rate, fewest)
 
     def _labels(self, found: Clips) -> list[np.ndarray]:
-        return [self.characters.encode(normalise(text)) for text in found.texts]
+        return [self.symbols.encode(normalise(text)) for text in found.texts]
 
     def _batches(self, found: Clips, **options) -> tf.data.Dataset:
         config = self.config
@@ -149,9 +159,7 @@ class SpeechTask(Task):
 
     def build_model(self) -> keras.Model:
         config = self.config
-        return SpeechRecognizer.from_settings(
-            config.model, config.spec_augment, config.sample_rate, self.characters.size
-        )
+        return SpeechRecognizer.from_settings(config.model, config.spec_augment, config.sample_rate, self.symbols.size)
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         seed = epoch_seed(self.config.seed, epoch)
@@ -172,7 +180,7 @@ class SpeechTask(Task):
         lengths = ops.cast(batch["label_length"], "int32")
         loss = ctc_loss(outputs["logits"], outputs["lengths"], batch["labels"], lengths)  # (B,)
         weight = batch["weight"]
-        # Per character, so that long and short clips count for what there is to learn from them.
+        # Per symbol, so that long and short clips count for what there is to learn from them.
         return {"loss": (ops.sum(loss * weight), ops.sum(ops.cast(lengths, "float32") * weight))}
 
     def report(self, model: keras.Model) -> Report:
@@ -196,7 +204,7 @@ class SpeechTask(Task):
         key = (id(model), search)
         if key not in self._transcribers:
             self._transcribers[key] = Transcriber(
-                model, self.characters, self.config.sample_rate, search, self._biases(search)
+                model, self.symbols, self.config.sample_rate, search, self._biases(search)
             )
         return self._transcribers[key]
 
@@ -210,15 +218,17 @@ class SpeechTask(Task):
         return found
 
     def _known_words(self, search: SearchConfig) -> Automaton:
+        if self.config.units == "pieces":
+            raise UserError("--search.words goes with a model of characters, and this one writes pieces of words")
         try:
             words = {normalise(line) for line in search.words.read_text().split()} - {""}
         except OSError as error:
             raise UserError(f"--search.words {search.words}: {error.strerror.lower()}") from None
-        known = [word for word in sorted(words) if set(word) <= set(self.characters.alphabet)]
+        known = [word for word in sorted(words) if set(word) <= set(self.symbols.alphabet)]
         if not known:
             raise UserError(f"{search.words}: no word in it that the alphabet can spell")
-        (separator,) = self.characters.encode(" ")
-        return word_list(map(self.characters.encode, known), self.characters.size, int(separator), search.word_penalty)
+        (separator,) = self.symbols.encode(" ")
+        return word_list(map(self.symbols.encode, known), self.symbols.size, int(separator), search.word_penalty)
 
     def evaluate(self, model: keras.Model, options: SpeechEvaluateOptions) -> dict[str, dict[str, float]]:
         transcriber = self._transcriber(model, options.search)
@@ -314,6 +324,7 @@ class SpeechTask(Task):
         return Servable(
             {"serving_default": transcribe, "waveform": transcribe_waveform, "explain": explain},
             {"serving_default": examples, "waveform": [silence], "explain": examples[:1]},
+            [self.symbols] if self.config.units == "pieces" else [],
         )
 
 

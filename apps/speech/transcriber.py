@@ -17,6 +17,7 @@ from pipelines.audio.reading import read_audio, reason
 from pipelines.ctc.automaton import Automaton
 from pipelines.ctc.decoding import greedy, prefix_beam_search
 from pipelines.text.characters import Characters
+from pipelines.text.pieces import Pieces
 
 PART = 20.0  # seconds of a long recording that the model hears at once
 OVERLAP = 4.0  # seconds that neighbours share: at its ends a part lacks what comes before or after
@@ -51,7 +52,7 @@ class Transcriber:
 
     Args:
         model: a trained model.
-        characters: those that it was trained with.
+        symbols: those that it was trained to write.
         sample_rate: that it was trained with, in Hz.
         search: how transcripts are sought.
         biases: what a beam search leans on besides the model.
@@ -60,18 +61,18 @@ class Transcriber:
     def __init__(
         self,
         model: SpeechRecognizer,
-        characters: Characters,
+        symbols: Characters | Pieces,
         sample_rate: int,
         search: SearchConfig,
         biases: Sequence[Automaton] = (),
     ):
         self.model = model
-        self.characters = characters
+        self.symbols = symbols
         self.sample_rate = sample_rate
         self.search = search
         self.biases = [Automaton(*map(tf.constant, bias)) for bias in biases]
         rows = [tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)]
-        scores = [tf.TensorSpec([None, None, characters.size], tf.float32), tf.TensorSpec([None], tf.int32)]
+        scores = [tf.TensorSpec([None, None, symbols.size], tf.float32), tf.TensorSpec([None], tf.int32)]
         # One graph for all lengths.
         self.log_probabilities = tf.function(self._log_probabilities, input_signature=rows)
         self.decode = tf.function(self._decode, input_signature=scores)
@@ -91,15 +92,15 @@ class Transcriber:
             found = prefix_beam_search(log_probabilities, lengths, self.search.beams, biases=self.biases)
         else:
             found = greedy(log_probabilities, lengths)
-        return self.characters.decode_batch(found.ids[:, 0]), found.confidences[:, 0]
+        return self.symbols.decode_batch(found.ids[:, 0]), found.confidences[:, 0]
 
     def _explain(self, audio, lengths) -> Explanation:
         log_probabilities, steps = self._log_probabilities(audio, lengths)
         best = tf.argmax(log_probabilities, -1, tf.int32)  # (B, T)
         real = tf.sequence_mask(steps, tf.shape(best)[1])
-        symbols = tf.gather(tf.constant(["", *self.characters.alphabet]), tf.where(real, best, 0))
+        symbols = tf.gather(tf.constant(["", *self.symbols.alphabet]), tf.where(real, best, 0))
         probabilities = tf.where(real, tf.exp(tf.reduce_max(log_probabilities, -1)), 0.0)
-        transcript = self.characters.decode_batch(greedy(log_probabilities, steps).ids[:, 0])
+        transcript = self.symbols.decode_batch(greedy(log_probabilities, steps).ids[:, 0])
         spectrogram, _ = self.model.mel(audio, lengths)
         return Explanation(transcript, tf.cast(spectrogram, tf.float32), symbols, probabilities)
 

@@ -72,9 +72,8 @@ class Characters:
         Raises:
             ValueError: the text has characters that are not in the alphabet; they are named.
         """
-        if strange := sorted(set(text) - self._ids.keys()):
-            named = ", ".join(f"{character!r} ({_name(character)})" for character in strange)
-            raise ValueError(f"The alphabet does not have {named}. Received: {text!r}")
+        if strange := set(text) - self._ids.keys():
+            raise ValueError(f"The alphabet does not have {names(strange)}. Received: {text!r}")
         return np.array([self._ids[character] for character in text], np.int32)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -115,6 +114,7 @@ def normalise(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", "".join(kept)).split())
 
 
-def _name(character: str) -> str:
-    """What to call a character that may be invisible."""
-    return f"U+{ord(character):04X} {unicodedata.name(character, '')}".rstrip()
+def names(characters: Iterable[str]) -> str:
+    """What to call characters, of which some may be invisible."""
+    codes = {character: f"U+{ord(character):04X} {unicodedata.name(character, '')}" for character in sorted(characters)}
+    return ", ".join(f"{character!r} ({code.rstrip()})" for character, code in codes.items())

@@ -30,7 +30,11 @@ BYTE_VALUES = 256
 
 
 def train_sentencepiece(
-    sentences: Iterable[str], model_file: Path, vocabulary_size: int = 0, model_type: str = "unigram"
+    sentences: Iterable[str],
+    model_file: Path,
+    vocabulary_size: int = 0,
+    model_type: str = "unigram",
+    automatic_size: int = AUTOMATIC_SIZE,
 ) -> int:
     """Trains a subword vocabulary and writes it to a file, all of it or nothing.
 
@@ -43,8 +47,9 @@ def train_sentencepiece(
     Args:
         sentences: the text, both languages together; held in memory, so pass a sample of a large corpus.
         model_file: where the vocabulary goes.
-        vocabulary_size: number of ids. 0 is automatic: 8000, or as many as are of use to the text.
+        vocabulary_size: number of ids. 0 is automatic: `automatic_size`, or as many as are of use to the text.
         model_type: "unigram" (Kudo 2018) or "bpe" (Sennrich et al. 2016).
+        automatic_size: see above.
 
     Returns:
         The number of ids.
@@ -62,21 +67,21 @@ def train_sentencepiece(
         raise UserError(f"the vocabulary size is a positive number, or 0 for automatic, received {vocabulary_size}")
     sentences = list(sentences)
     spell_rare = _rare_characters(sentences) > BYTE_VALUES
-    model = _train(sentences, vocabulary_size, model_type, spell_rare)
+    model = _train(sentences, vocabulary_size, automatic_size, model_type, spell_rare)
     if model_type == "bpe" and not vocabulary_size:
-        model = _train(sentences, _useful_size(model, sentences), model_type, spell_rare)
+        model = _train(sentences, _useful_size(model, sentences), automatic_size, model_type, spell_rare)
     write_atomically(Path(model_file), model)
     return sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
 
 
-def _train(sentences: list[str], vocabulary_size: int, model_type: str, spell_rare: bool) -> bytes:
+def _train(sentences: list[str], vocabulary_size: int, automatic_size: int, model_type: str, spell_rare: bool) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
             model_type=model_type,
-            vocab_size=vocabulary_size or AUTOMATIC_SIZE,
+            vocab_size=vocabulary_size or automatic_size,
             hard_vocab_limit=bool(vocabulary_size),
             character_coverage=1 - RARE_SHARE if spell_rare else 1.0,
             byte_fallback=spell_rare,

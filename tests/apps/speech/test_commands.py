@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import tensorflow as tf
+import tensorflow_text  # noqa: F401  the operations of an export that writes pieces
 
 from tests.apps import command_line
 from tests.apps.speech.conftest import RATE, say, tone_wav
@@ -107,3 +108,22 @@ def test_what_is_no_recording_is_named_and_the_others_are_heard(trained, tones, 
         assert name in answer["error"] and said in answer["error"]
     assert answers[-2]["text"].strip() == "" and answers[-1]["text"]
     command_line.refused(command("predict", "--run-dir", directory, tmp_path / "song.wav"), "song.wav", "an MP3")
+
+
+def test_a_model_can_write_pieces_of_words(flags, tones, command, tmp_path):
+    run = tmp_path / "run"
+    pieces = [*flags, "--units=pieces", "--vocabulary-size=14", "--model.subsampling=2", "--epochs=12"]
+    code, out, err = command("train", "--run-dir", run, *pieces, "--validate-every=60")
+    assert code == 0 and "10 pieces" in out, err
+    search = "--search.language-model=0.3"
+    code, _, err = command("export", "--run-dir", run, "--output", tmp_path, search)
+    assert code == 0, err
+    file = tones / "test" / "0.wav"
+    _, out, _ = command("predict", "--run-dir", run, search, file)
+    served = tf.saved_model.load(str(tmp_path / "speech" / "1")).signatures["serving_default"]
+    heard = served(audio_bytes=tf.constant([file.read_bytes()]))["transcript"].numpy()[0].decode()
+    assert heard and heard == out.removesuffix("\n")
+    words = tmp_path / "words.txt"
+    words.write_text("ab cd\n")
+    command_line.refused(command("predict", "--run-dir", run, f"--search.words={words}", file), "--search.words")
+    command_line.refused(command("train", *flags, "--vocabulary-size=24"), "--units pieces")
