@@ -10,6 +10,8 @@ from layers.dropout import random_bits
 from layers.window import zero_masked
 
 _LEAST_VARIANCE = 1e-3  # of a normalised band: one that never changes, as in silence, becomes zero
+_LEAST_ENERGY = 1e-10  # that a row is taken to have: silence is not made louder
+_FAINT = 1e-4  # of the loudest frame's energy: 40 dB below it a frame counts half, and further below nearly nothing
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -18,12 +20,17 @@ class LogMelSpectrogram(keras.layers.Layer):
 
     S(t, k) = |Σ_n w(n) · x(t·H + n - p) · exp(-2πi·k·n / K)|²
     y(t, m) = log(Σ_k F(k, m) · S(t, k) + floor)
-    normalised: (y(t, m) - mean_t y(t, m)) / sqrt(var_t y(t, m) + 0.001)    over the row's real frames
+    normalised: E(t, m) / max_tm E(t, m) in place of the energy E(t, m) = Σ_k F(k, m) · S(t, k), and then
+                (y(t, m) - mean_t y(t, m)) / sqrt(var_t y(t, m) + 0.001)
 
     w is the periodic Hann window, H the hop in samples, K the next power of two from the frame's length on. Frame t is
     centred on its hop, at (t + 1/2)·H; beyond both ends lies silence. Filter m of F is a triangle of height 1 between
     three neighbours of bands + 2 points, equally far apart on the HTK mel scale,
     mel(f) = 2595 · log10(1 + f / 700), from lower_hz to upper_hz; it is not scaled by its width as Slaney's is.
+
+    Mean and variance weigh a frame of energy e by e / (e + max e / 10000): those count in which something is heard. So
+    the sounds of a clip come out the same however long it is silent before, between and after them, and however loud
+    it is.
 
     All is computed in float32, whatever the policy: float16 holds neither the energies nor their differences. The
     layer has no weights. What follows a clip in its row changes nothing at its frames.
@@ -35,8 +42,8 @@ class LogMelSpectrogram(keras.layers.Layer):
         bands: M, bands of the mel scale.
         lower_hz: where the lowest band begins.
         upper_hz: where the highest one ends; default half the sample rate.
-        normalise: bring each band of each row to mean 0 and variance 1 over its real frames.
-        floor: energy that is added before the logarithm; 1e-6 is about 80 dB below speech between -1 and 1.
+        normalise: bring each row to greatest energy 1, and each of its bands to mean 0 and variance 1.
+        floor: energy that is added before the logarithm; of normalised rows, 1e-7 is 70 dB below the greatest.
 
     Call arguments:
         audio: shape (B, N), floats between -1 and 1.
@@ -68,7 +75,7 @@ class LogMelSpectrogram(keras.layers.Layer):
         lower_hz=20.0,
         upper_hz=None,
         normalise=True,
-        floor=1e-6,
+        floor=1e-7,
         **kwargs,
     ):
         super().__init__(autocast=False, **kwargs)  # the samples of a half precision policy stay float32
@@ -107,14 +114,18 @@ class LogMelSpectrogram(keras.layers.Layer):
         audio = ops.pad(audio, ((0, 0), (before, self.fft_length - 1 - before)))  # makes it ceil(N / hop) frames
         real, imaginary = ops.stft(audio, self.frame_length, self.hop, self.fft_length, self._window, center=False)
         energy = ops.matmul(ops.square(real) + ops.square(imaginary), self._filters)  # (B, T, M)
-        y = ops.log(energy + self.floor)
-        return ops.cast(zero_masked(self._normalised(y, mask) if self.normalise else y, mask), self.compute_dtype)
+        y = self._normalised(energy, mask) if self.normalise else ops.log(energy + self.floor)
+        return ops.cast(zero_masked(y, mask), self.compute_dtype)
 
-    def _normalised(self, y, mask):
-        real = ops.ones_like(y[..., :1]) if mask is None else ops.cast(mask[..., None], y.dtype)  # (B, T, 1)
-        count = ops.maximum(ops.sum(real, axis=1, keepdims=True), 1.0)
-        y -= ops.sum(y * real, axis=1, keepdims=True) / count
-        variance = ops.sum(ops.square(y * real), axis=1, keepdims=True) / count
+    def _normalised(self, energy, mask):
+        energy = zero_masked(energy, mask)
+        energy /= ops.maximum(ops.max(energy, axis=(1, 2), keepdims=True, initial=0.0), _LEAST_ENERGY)
+        frames = ops.sum(energy, axis=2, keepdims=True) + _LEAST_ENERGY  # (B, T, 1)
+        weight = zero_masked(frames / (frames + _FAINT * ops.max(frames, axis=1, keepdims=True, initial=0.0)), mask)
+        weight /= ops.maximum(ops.sum(weight, axis=1, keepdims=True), _LEAST_ENERGY)
+        y = ops.log(energy + self.floor)
+        y -= ops.sum(weight * y, axis=1, keepdims=True)
+        variance = ops.sum(weight * ops.square(y), axis=1, keepdims=True)
         return y * ops.rsqrt(variance + _LEAST_VARIANCE)
 
     def frames(self, samples):
