@@ -27,8 +27,7 @@ from apps.speech.transcriber import Transcriber, padded
 from pipelines import interpretation, transcription
 from pipelines.audio import clips as recordings
 from pipelines.audio.clips import Clips
-from pipelines.audio.reading import read_audios
-from pipelines.audio.resampling import resample
+from pipelines.audio.reading import read_audios, resampled
 from pipelines.batching import epoch_seed
 from pipelines.config import override
 from pipelines.ctc.automaton import Automaton
@@ -297,26 +296,30 @@ class SpeechTask(Task):
         waveform = tf.TensorSpec([None, None], tf.float32, name="waveform")
         rates = tf.TensorSpec([None], tf.int32, name="sample_rate")
 
-        def answer(audio, lengths):
+        def answered(answer, audio, lengths):
+            # TensorFlow's convolutions fail on no rows, or rows of nothing: one of silence is added, and taken off.
+            missing, rows = tf.cast(tf.equal(tf.shape(audio), 0), tf.int32), tf.size(lengths)
+            found = answer(tf.pad(audio, [[0, missing[0]], [0, missing[1]]]), tf.pad(lengths, [[0, missing[0]]]))
+            return {name: value[:rows] for name, value in found.items()}
+
+        def heard(audio, lengths):
             transcript, confidence = transcriber.decode(*transcriber.log_probabilities(audio, lengths))
             return {"transcript": transcript, "confidence": confidence}
 
+        def explained(audio, lengths):
+            return transcriber.explain(audio, lengths)._asdict()
+
         @tf.function(input_signature=[contents])
         def transcribe(audio_bytes):
-            return answer(*read_audios(audio_bytes, rate, most))
+            return answered(heard, *read_audios(audio_bytes, rate, most))
 
         @tf.function(input_signature=[waveform, rates])
         def transcribe_waveform(waveform, sample_rate):
-            rows = tf.map_fn(
-                lambda row: resample(row[0], row[1], rate),
-                (waveform, sample_rate),
-                fn_output_signature=tf.RaggedTensorSpec((None,), tf.float32, ragged_rank=0),
-            )
-            return answer(rows.to_tensor(), tf.cast(rows.row_lengths(), tf.int32))
+            return answered(heard, *resampled(waveform, sample_rate, rate))
 
         @tf.function(input_signature=[contents])
         def explain(audio_bytes):
-            return transcriber.explain(*read_audios(audio_bytes, rate, most))._asdict()
+            return answered(explained, *read_audios(audio_bytes, rate, most))
 
         several = np.array([file.read_bytes() for file in self._examples] + [None], object)[:-1]
         examples = [{"audio_bytes": several[:1]}, {"audio_bytes": several}]

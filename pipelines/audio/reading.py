@@ -14,6 +14,7 @@ import tensorflow as tf
 from pipelines.audio import headers
 from pipelines.audio.resampling import resample
 from pipelines.audio.wav import read_wav
+from pipelines.graph import require
 
 PARALLEL = 4  # recordings of a request that are read at a time
 
@@ -47,9 +48,35 @@ def read_audios(
     Returns:
         The samples, filled up with zeros to the longest, (B, N) float32, and how many each has, (B,) int32.
     """
+    return _batch(lambda one: read_audio(one, sample_rate, most_seconds), contents)
+
+
+@tf.autograph.experimental.do_not_convert
+def resampled(waveforms: tf.Tensor, rates: tf.Tensor, sample_rate: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """As `read_audios`, of samples (B, n) float32 and how many of them a second has, (B,) int32.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a rate is not one of a recording, or samples are NaN or infinite.
+    """
+
+    def one(row):
+        samples, rate = row
+        known = (rate >= headers.LEAST_RATE) & (rate <= headers.MOST_RATE)
+        rate = require(known, rate, lambda: tf.strings.format(_of_waveform(headers.RATE), rate))
+        samples = require(tf.reduce_all(tf.abs(samples) < 2.0**31), samples, lambda: _of_waveform(headers.NOT_NUMBERS))
+        return resample(samples, rate, sample_rate)
+
+    return _batch(one, (waveforms, rates))
+
+
+def _of_waveform(complaint: str) -> str:
+    return complaint.replace("a WAV", "a waveform")
+
+
+def _batch(read, sources) -> tuple[tf.Tensor, tf.Tensor]:
     rows = tf.map_fn(
-        lambda one: read_audio(one, sample_rate, most_seconds),
-        contents,
+        read,
+        sources,
         fn_output_signature=tf.RaggedTensorSpec((None,), tf.float32, ragged_rank=0),
         parallel_iterations=PARALLEL,
     )

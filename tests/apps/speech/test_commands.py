@@ -79,6 +79,11 @@ def test_the_export_hears_what_training_heard(trained, tones, command, tmp_path)
     )
     by_bytes = served["serving_default"](audio_bytes=tf.constant([tone_wav("ab cd")]))
     assert by_samples["transcript"].numpy()[0] == by_bytes["transcript"].numpy()[0]
+    none = tf.zeros([0], tf.string)
+    for name in ("serving_default", "explain"):
+        assert {len(value) for value in served[name](audio_bytes=none).values()} == {0}
+    nothing = served["waveform"](waveform=tf.zeros([2, 0]), sample_rate=tf.constant([RATE, RATE]))
+    assert nothing["transcript"].numpy().tolist() == [b"", b""]
     explained = served["explain"](audio_bytes=tf.constant([files[0].read_bytes()]))
     assert explained["spectrogram"].shape[2] == 24 and explained["symbols"].shape == explained["probabilities"].shape
 

@@ -7,7 +7,7 @@ from scipy import signal
 from tensorflow.core.framework import op_def_pb2
 from tensorflow.python.client import pywrap_tf_session
 
-from pipelines.audio.reading import read_audio, read_audios, reason
+from pipelines.audio.reading import read_audio, read_audios, reason, resampled
 from pipelines.export import session
 from tests.pipelines.audio import wavs
 from tests.pipelines.audio.test_wav import REFUSED, WHOLE
@@ -119,3 +119,28 @@ def test_down_to_a_telephones_rate_and_back():
     again = read(wavs.by_scipy(down, 8000)).numpy()
     assert len(down) == 16000 and len(again) == 32000
     np.testing.assert_allclose(again[500:-500], chirp[500:-500], atol=3e-3)
+
+
+@tf.function(input_signature=[tf.TensorSpec((None, None), tf.float32), tf.TensorSpec((None,), tf.int32)])
+def of_waveforms(waveforms, rates):
+    return resampled(waveforms, rates, 16000)
+
+
+def test_waveforms_of_several_rates_become_what_their_wavs_become():
+    samples = RNG.uniform(-1, 1, (3, 90)).astype(np.float32)
+    rates = [8000, 16000, 44100]
+    audio, lengths = of_waveforms(samples, rates)
+    for row, rate, found, length in zip(samples, rates, audio.numpy(), lengths.numpy(), strict=True):
+        np.testing.assert_allclose(found[:length], read(wavs.by_scipy(row, rate)), atol=1e-6)
+        assert not found[length:].any()
+    assert of_waveforms(np.zeros((0, 5), "float32"), np.zeros(0, "int32"))[0].shape == (0, 0)
+    assert of_waveforms(np.zeros((2, 0), "float32"), [8000, 16000])[1].numpy().tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "value, rate, said", [(0.0, 0, "a waveform of 0 Hz"), (np.nan, 8000, "NaN"), (1e30, 8000, "NaN")]
+)
+def test_waveforms_that_are_none_are_refused(value, rate, said):
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        of_waveforms(np.full((1, 9), value, np.float32), [rate])
+    assert said in reason(caught.value)
