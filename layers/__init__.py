@@ -1,6 +1,7 @@
 """Keras layers, the mathematics of every model in this project: written on `keras.ops`, without input or
 output, and independent of the applications and pipelines that use them."""
 
+from layers.additive_attention import AdditiveAttention
 from layers.attention import MultiHeadAttention
 from layers.bidirectional import Bidirectional
 from layers.cache import donated_caches
@@ -30,6 +31,7 @@ from layers.stochastic_depth import StochasticDepth
 from layers.transformer import FeedForward, TransformerDecoderBlock, TransformerEncoderBlock
 
 __all__ = [
+    "AdditiveAttention",
     "AveragePooling1D",
     "AveragePooling2D",
     "BatchNormalization",

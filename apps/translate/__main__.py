@@ -18,7 +18,7 @@ def _task():
 
 APP = App(
     name="translate",
-    summary="Translate text with an encoder-decoder Transformer.",
+    summary="Translate text with a Transformer or a recurrent network.",
     config=TranslateConfig,
     task=_task,
     evaluate=TranslateEvaluateOptions,

@@ -2,6 +2,7 @@
 
 python -m apps.translate train                       sample grammar, about 3 minutes on two cores
 python -m apps.translate train --dataset multi30k    29,000 image captions, English to German, about an hour
+python -m apps.translate train --model.kind rnn      LSTMs with additive attention, on either data set
 python -m apps.translate evaluate | predict | explain | export
 """
 
@@ -18,30 +19,38 @@ from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, Pr
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Encoder-decoder Transformer. --size sets all fields but dropout; these flags change single ones."""
+    """Encoder-decoder network. --size sets widths, layers and heads; these flags change single fields."""
 
+    # transformer: Vaswani et al. (2017); rnn: bidirectional LSTMs, and LSTMs with attention (Bahdanau et al. 2015).
+    kind: Literal["transformer", "rnn"] = "transformer"
     # Encoder layers.
     encoder_layers: int = 4
     # Decoder layers.
     decoder_layers: int = 4
     # Width of embeddings and layers.
     width: int = 128
-    # Width of the feed-forward part of a layer.
+    # Width of the feed-forward part of a layer; transformer only.
     feedforward: int = 256
-    # Attention heads; they divide the width.
+    # Attention heads; they divide the width; transformer only.
     heads: int = 4
-    # Dropout on embeddings and on the output of each sub-layer.
+    # Dropout on embeddings and on the output of each layer or sub-layer.
     dropout: float = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
 class TranslateConfig(TrainConfig):
-    """Train a Transformer that translates."""
+    """Train a model that translates."""
 
     sizes: ClassVar[Mapping[str, Mapping]] = {
         "tiny": {"encoder_layers": 4, "decoder_layers": 4, "width": 128, "feedforward": 256, "heads": 4},
         "small": {"encoder_layers": 6, "decoder_layers": 6, "width": 256, "feedforward": 1024, "heads": 4},
         "base": {"encoder_layers": 6, "decoder_layers": 6, "width": 512, "feedforward": 2048, "heads": 8},
+    }
+    # About as many parameters each, with a vocabulary of 8,000. LSTMs go step by step: fewer layers, and wider ones.
+    rnn_sizes: ClassVar[Mapping[str, Mapping]] = {
+        "tiny": {"encoder_layers": 2, "decoder_layers": 2, "width": 160},
+        "small": {"encoder_layers": 3, "decoder_layers": 3, "width": 384},
+        "base": {"encoder_layers": 4, "decoder_layers": 4, "width": 704},
     }
     automatic: ClassVar[frozenset[str]] = frozenset({"jit", "vocabulary_size", "buckets"})
     recipes: ClassVar[Mapping[str, Mapping]] = {
@@ -84,10 +93,16 @@ class TranslateConfig(TrainConfig):
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig(metric="bleu")
     optimizer: OptimizerConfig = OptimizerConfig()
 
+    def size_settings(self) -> Mapping:
+        return self.rnn_sizes[self.size] if self.model.kind == "rnn" else super().size_settings()
+
     def check(self) -> None:
         super().check()
         width, heads = self.model.width, self.model.heads
-        if heads < 1 or width < 2 or width % heads or width % 2:
+        if self.model.kind == "rnn":  # half of it for each direction
+            if width < 2 or width % 2:
+                raise UserError(f"--model.width {width}: takes an even number")
+        elif heads < 1 or width < 2 or width % heads or width % 2:
             raise UserError(f"--model.width {width}: takes an even number that --model.heads {heads} divide")
         require_at_least(1, self.model, "encoder_layers", "decoder_layers", "feedforward", prefix="model.")
         require_at_least(4, self, "max_length")

@@ -1,4 +1,7 @@
-"""The Transformer of Vaswani et al. (2017), pre-norm, with one matrix for source, target and output embedding."""
+"""The Transformer of Vaswani et al. (2017), pre-norm, with one matrix for source, target and output embedding; and
+what it shares with the other kind of translation model."""
+
+from typing import Self
 
 import keras
 from keras import ops
@@ -14,8 +17,57 @@ from layers import (
 )
 
 
+class TranslationModel(keras.Model):
+    """What all translation models share: token ids in, where id 0 is padding, and logits out.
+
+    A subclass names its settings, those fields of `ModelConfig` that it takes as arguments, and has
+
+    - `call({"source": (B, S), "target": (B, T)})`: logits (B, T, V), at t of target token t given those before it;
+    - `attention(source, target)`: (B, layers, heads, T, S), row t being where the model looked when it predicted t;
+    - `start_decoding(source, max_length, hypotheses)`: the state that step-by-step decoding begins with;
+    - `decode_step(frontier, state)`: logits (B, K, V) of the token after each hypothesis of a `Frontier`, and a state.
+    """
+
+    SETTINGS: tuple[str, ...]
+
+    def __init__(self, vocabulary_size, start_id, settings, remat, **kwargs):
+        super().__init__(**kwargs)
+        self.remat = remat
+        self.vocabulary_size = vocabulary_size
+        self.start_id = start_id
+        self.settings = settings
+        self.embedding = TiedEmbedding(vocabulary_size, settings["width"])
+        self.dropout = Dropout(settings["dropout"])
+
+    @classmethod
+    def from_settings(cls, config: ModelConfig, vocabulary_size: int, start_id: int, remat: bool = False) -> Self:
+        """A built model."""
+        settings = {name: getattr(config, name) for name in cls.SETTINGS}
+        model = cls(vocabulary_size, start_id, **settings, remat=remat)
+        model.build({"source": (None, None), "target": (None, None)})
+        return model
+
+    def shift(self, target):
+        """What the decoder sees of the target: the start token, then all tokens but the last. (B, T) -> (B, T)."""
+        start = ops.full_like(target[:, :1], self.start_id)
+        return ops.concatenate([start, target[:, :-1]], axis=1)
+
+    def _apply(self, layer, *inputs, training, **masks):
+        if self.remat and training:
+            return rematerialise(layer, *inputs, training=training, **masks)
+        return layer(*inputs, training=training, **masks)
+
+    def get_config(self):
+        return super().get_config() | {
+            "vocabulary_size": self.vocabulary_size,
+            "start_id": self.start_id,
+            "remat": self.remat,
+            **self.settings,
+        }
+
+
 @keras.saving.register_keras_serializable(package="espalier")
-class TranslationTransformer(keras.Model):
+class TranslationTransformer(TranslationModel):
     """Encoder-decoder Transformer over token ids, where id 0 is padding.
 
     Args:
@@ -31,6 +83,8 @@ class TranslationTransformer(keras.Model):
         Logits (B, T, V): at t, of target token t given the tokens before it.
     """
 
+    SETTINGS = ("encoder_layers", "decoder_layers", "width", "feedforward", "heads", "dropout")
+
     def __init__(
         self,
         vocabulary_size,
@@ -44,11 +98,7 @@ class TranslationTransformer(keras.Model):
         remat=False,
         **kwargs,
     ):
-        super().__init__(**kwargs)
-        self.remat = remat
-        self.vocabulary_size = vocabulary_size
-        self.start_id = start_id
-        self.settings = {
+        settings = {
             "encoder_layers": encoder_layers,
             "decoder_layers": decoder_layers,
             "width": width,
@@ -56,9 +106,8 @@ class TranslationTransformer(keras.Model):
             "heads": heads,
             "dropout": dropout,
         }
-        self.embedding = TiedEmbedding(vocabulary_size, width)
+        super().__init__(vocabulary_size, start_id, settings, remat, **kwargs)
         self.position = SinusoidalPositionEncoding()
-        self.dropout = Dropout(dropout)
         self.encoder = [
             TransformerEncoderBlock(heads, feedforward, dropout=dropout, name=f"encoder_{i}")
             for i in range(encoder_layers)
@@ -70,15 +119,6 @@ class TranslationTransformer(keras.Model):
         # Pre-norm blocks leave their sums unnormalised; one norm closes each stack.
         self.encoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
         self.decoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
-
-    @classmethod
-    def from_settings(
-        cls, config: ModelConfig, vocabulary_size: int, start_id: int, remat: bool = False
-    ) -> "TranslationTransformer":
-        """A built model."""
-        model = cls(vocabulary_size, start_id, **vars(config), remat=remat)
-        model.build({"source": (None, None), "target": (None, None)})
-        return model
 
     def build(self, input_shape):
         width = self.settings["width"]
@@ -96,11 +136,6 @@ class TranslationTransformer(keras.Model):
         x = self.position(self.embedding(ids), position=position)  # (B, L, d)
         return self.dropout(x, training=training)
 
-    def _apply(self, block, *inputs, training, **masks):
-        if self.remat and training:
-            return rematerialise(block, *inputs, training=training, **masks)
-        return block(*inputs, training=training, **masks)
-
     def encode(self, source, training=None):
         """Source ids (B, S) -> memory (B, S, d)."""
         mask = ops.not_equal(source, 0)
@@ -108,11 +143,6 @@ class TranslationTransformer(keras.Model):
         for block in self.encoder:
             x = self._apply(block, x, mask=mask, training=training)
         return self.encoder_norm(x)
-
-    def shift(self, target):
-        """What the decoder sees of the target: the start token, then all tokens but the last. (B, T) -> (B, T)."""
-        start = ops.full_like(target[:, :1], self.start_id)
-        return ops.concatenate([start, target[:, :-1]], axis=1)
 
     def call(self, inputs, training=None):
         source, target = inputs["source"], inputs["target"]
@@ -169,11 +199,3 @@ class TranslationTransformer(keras.Model):
             caches.append(cache)
         logits = self.embedding(self.decoder_norm(x), reverse=True)
         return logits, {"mask": state["mask"], "caches": caches}
-
-    def get_config(self):
-        return super().get_config() | {
-            "vocabulary_size": self.vocabulary_size,
-            "start_id": self.start_id,
-            "remat": self.remat,
-            **self.settings,
-        }

@@ -22,6 +22,7 @@ from apps.translate.config import (
     TranslatePredictOptions,
 )
 from apps.translate.model import TranslationTransformer
+from apps.translate.recurrent import RecurrentTranslator
 from apps.translate.scores import scores, signatures
 from apps.translate.translator import Translation, Translator
 from pipelines import losses
@@ -41,6 +42,7 @@ VALIDATION_DECODED = 500  # pairs of the validation split that are translated at
 SHOWN = 8  # translations shown in TensorBoard
 PICTURED = 2  # attention maps shown in TensorBoard
 EXAMPLES = 8  # texts that an export is checked with, and a server warms up on
+MODELS = {"transformer": TranslationTransformer, "rnn": RecurrentTranslator}
 
 
 class TranslateTask(Task):
@@ -127,8 +129,8 @@ class TranslateTask(Task):
         return data.read_split(self._splits["validation"], self.config.on_bad_example)
 
     def build_model(self) -> keras.Model:
-        size = self.tokenizer.vocabulary_size
-        return TranslationTransformer.from_settings(self.config.model, size, self.tokenizer.start_id, self.config.remat)
+        settings, size = self.config.model, self.tokenizer.vocabulary_size
+        return MODELS[settings.kind].from_settings(settings, size, self.tokenizer.start_id, self.config.remat)
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         text, found, _ = self._train

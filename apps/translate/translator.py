@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from apps.translate.config import SearchConfig
-from apps.translate.model import TranslationTransformer
+from apps.translate.model import TranslationModel
 from pipelines.decoding import Answers, beam_search, greedy, length_normaliser, longest_limit
 from pipelines.text.tokenizer import Tokenizer
 
@@ -45,7 +45,7 @@ class Translator:
 
     def __init__(
         self,
-        model: TranslationTransformer,
+        model: TranslationModel,
         tokenizer: Tokenizer,
         limit: int,
         search: SearchConfig,
