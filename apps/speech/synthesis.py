@@ -1,7 +1,7 @@
 """The sample that the speech app trains on by default: sentences of a grammar of its own, spoken by espeak-ng.
 
 Training hears each sentence once, from one of some thirty voices in one of eight accents of English, at a speed and a
-pitch of its own. Held-out sentences are new combinations of known words, spoken by voices that training never hears;
+pitch of its own; some of them two in a row, so that a model learns to go on after a pause. Held-out sentences are new combinations of known words, spoken by voices that training never hears;
 so the sample measures whether a model has learnt words from sounds, whoever speaks them.
 
 The recordings are made once, in a program of its own (`apps/speech/espeak.py`), and kept in the cache.
@@ -29,7 +29,8 @@ from pipelines.downloads import CACHE_VARIABLE
 from pipelines.errors import UserError
 from pipelines.files import write_atomically
 
-COUNTS = {"train": 1600, "validation": 150, "test": 200}
+COUNTS = {"train": 1600, "validation": 150, "test": 200}  # sentences
+JOINED = 0.2  # share of the training clips that are two sentences
 SEED = 23
 SHORTEST, LONGEST = 3, 8  # words
 SEEN_AT_LEAST = 5  # how often training holds each word of a held-out sentence
@@ -79,7 +80,7 @@ COMING_TIMES = ("tomorrow", "next winter", "today", "in the morning", "on monday
 class Utterance(NamedTuple):
     """A sentence and how it is spoken."""
 
-    text: str
+    text: str  # sentences, with a full stop between them
     voice: str  # accent+variant, as espeak-ng names them
     speed: int  # words a minute
     pitch: int  # 0 to 100
@@ -194,6 +195,7 @@ def utterances() -> dict[str, list[Utterance]]:
                 texts.append(text)
         if split == "train":
             known.update(" ".join(texts).split())
+            texts = _joined(texts, rng)
         spoken[split] = [
             Utterance(
                 text,
@@ -205,6 +207,16 @@ def utterances() -> dict[str, list[Utterance]]:
             for text in texts
         ]
     return spoken
+
+
+def _joined(sentences: Sequence[str], rng: random.Random) -> list[str]:
+    """The sentences in their order, some of them two in one text."""
+    ahead, texts = list(sentences), []
+    while ahead:
+        count = 2 if rng.random() < JOINED else 1
+        texts.append(". ".join(ahead[:count]))
+        del ahead[:count]
+    return texts
 
 
 def splits(show: bool = True) -> dict[str, tuple[list[str], list[bytes]]]:
