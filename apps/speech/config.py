@@ -106,8 +106,15 @@ class SpeechConfig(TrainConfig):
             "batch_size": 32,
             "model": {"subsampling": 2, "bands": 40},
             "augmentation": {"speed": 0.1, "noise": 0.5},
+            "optimizer": {"learning_rate": 3e-3, "schedule": "cosine", "average_decay": 0.99},
         },
-        "ljspeech": {"epochs": 60, "batch_size": 8, "augmentation": {"speed": 0.1}},
+        "ljspeech": {
+            "epochs": 60,
+            "batch_size": 8,
+            "augmentation": {"speed": 0.1},
+            "model": {"dropout": 0.2},
+            "optimizer": {"schedule": "cosine", "average_decay": 0.99},
+        },
     }
 
     # Rate to which recordings are brought, in Hz; 0 takes that of the data set, 16000 of your own files.
