@@ -193,7 +193,7 @@ def split_up(text, wav, recordings):
 @PUBLIC
 def test_digits(fsdd):
     assert {name: len(split) for name, split in fsdd.items()} == {
-        "train": 3000, "validation": 150, "test": 300, "test_single": 300,
+        "train": 4800, "validation": 150, "test": 300, "test_single": 300,
     }  # fmt: skip
     assert list(fsdd)[:3] == ["train", "validation", "test"]
     sizes = {name: Counter(len(text.split()) for text in split.texts) for name, split in fsdd.items()}
@@ -225,7 +225,7 @@ def test_strings_are_of_one_speaker_and_one_split(fsdd, name, indices):
 def test_a_speaker_held_out(fsdd):
     found = data.splits(SpeechConfig(dataset="fsdd", hold_out_speaker="theo"))
     assert {name: len(split) for name, split in found.items()} == {
-        "train": 3000, "validation": 150, "test": 300, "test_single": 500,
+        "train": 4400, "validation": 150, "test": 300, "test_single": 500,
     }  # fmt: skip
     theo = [one for one in digits._recordings() if one.speaker == "theo"]
     assert sorted(found["test_single"].contents) == sorted(one.contents for one in theo)
