@@ -197,7 +197,7 @@ def test_digits(fsdd):
     }  # fmt: skip
     assert list(fsdd)[:3] == ["train", "validation", "test"]
     sizes = {name: Counter(len(text.split()) for text in split.texts) for name, split in fsdd.items()}
-    assert sizes["train"][1] == 600 and sizes["test_single"] == {1: 300}
+    assert sizes["train"][1] == 2400 and sizes["test_single"] == {1: 300}
     assert all(set(sizes[name]) == set(range(3, 8)) for name in ("validation", "test"))
     assert everything(fsdd) and set(" ".join(everything(fsdd)).split()) == set(digits.WORDS)
     again = data.splits(SpeechConfig(dataset="fsdd", seed=1))
