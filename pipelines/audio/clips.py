@@ -173,6 +173,8 @@ def _report(source: str, first: str, bad: int, count: int, on_bad_example: str) 
 def decode(clips: Clips, sample_rate: int, most_seconds: float | None, on_bad_example: str, show: bool = True) -> Clips:
     """Reads every clip once, so that a bad one is known by name before anything is spent on the others.
 
+    Silence is bad here, where it has a transcript to be learnt; to be transcribed it is a recording like others.
+
     Args:
         clips: any.
         sample_rate: that they are brought to, in Hz.
@@ -196,7 +198,10 @@ def decode(clips: Clips, sample_rate: int, most_seconds: float | None, on_bad_ex
 
     def one(index: int) -> None:
         try:
-            audio[ends[index] - lengths[index] : ends[index]] = read(tf.constant(clips.encoded(index))).numpy()
+            found = read(tf.constant(clips.encoded(index))).numpy()
+            if not found.any():
+                bad[index] = "nothing but silence, and yet a transcript"
+            audio[ends[index] - lengths[index] : ends[index]] = found
         except tf.errors.InvalidArgumentError as error:
             bad[index] = reason(error)
         except OSError as error:

@@ -107,10 +107,13 @@ def test_a_bad_header_is_named_by_its_row(capsys, contents):
         measure("e", given[4:], source="set", most_seconds=30, on_bad_example="skip")
 
 
-def test_what_only_samples_tell_is_found_when_decoding(capsys, contents, read):
-    nan = wavs.by_scipy(np.array([0, np.nan, 0], np.float32), RATE)
-    found = measure(["a", "b", "c"], [contents[0], nan, contents[1]], source="set")
-    with pytest.raises(UserError, match="set, clip 2: a WAV with samples that are NaN"):
+@pytest.mark.parametrize(
+    "sample, said", [(np.nan, "a WAV with samples that are NaN"), (0, "nothing but silence, and yet a transcript")]
+)
+def test_what_only_samples_tell_is_found_when_decoding(capsys, contents, read, sample, said):
+    bad = wavs.by_scipy(np.array([0, sample, 0], np.float32), RATE)
+    found = measure(["a", "b", "c"], [contents[0], bad, contents[1]], source="set")
+    with pytest.raises(UserError, match=f"set, clip 2: {said}"):
         decode(found, RATE, None, "fail")
     left = decode(found, RATE, None, "skip")
     assert left.texts == ("a", "c") and "skipped 1 of 3 clips; set, clip 2" in capsys.readouterr().out
