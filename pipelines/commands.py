@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -150,6 +151,11 @@ def predict(app: App, options: PredictOptions) -> None:
     rows, source = inputs.read(options)
     trained = _restore(app, options)
     rows = inputs.open_folders(rows) if trained.task.takes_files else rows
+    if trained.task.streams and len(rows) == 1 and sys.stdout.isatty() and not options.json:
+        for part in inputs.good(trained.task.stream(trained.model, rows[0], options), 1, source, options):
+            print(part.get("text", ""), end="", flush=True)
+        print()
+        return
     for answer in inputs.good(trained.task.predict(trained.model, rows, options), len(rows), source, options):
         # A skipped row leaves an empty line, so that answers stay aligned with a file of inputs.
         if options.json:

@@ -80,6 +80,8 @@ class Task(abc.ABC):
     maximize: frozenset[str] = frozenset({"accuracy"})
     # Whether the rows to predict and to explain are paths of files, of which a folder stands for those in it.
     takes_files: bool = False
+    # Whether `stream` gives the answer to a single row in parts, for someone who watches.
+    streams: bool = False
 
     def __init__(self, config: TrainConfig, run: Run, shard: Shard = WHOLE):
         self.config = config
@@ -129,6 +131,10 @@ class Task(abc.ABC):
         The weight of the loss is how much there is to learn from: real target tokens, real rows ...
         """
 
+    def derived(self, means: Mapping[str, float]) -> dict[str, float]:
+        """What a validation shows that follows from the means of `sums` over its split."""
+        return {}
+
     def callbacks(self) -> Sequence[keras.callbacks.Callback]:
         """Keras callbacks to train with. Every worker has its own: one that writes files belongs on `shard.index` 0."""
         return ()
@@ -148,6 +154,10 @@ class Task(abc.ABC):
         It names its `row`, from 1 on, and either answers or says in `error` why it cannot. Where several answers were
         asked for, `others` are objects with the `text` of the next best ones.
         """
+
+    def stream(self, model: keras.Model, row: str, options: PredictOptions) -> Iterable[dict[str, Any]]:
+        """The answer to one row, whose `text` is a part of what `predict` answers, the next one each time."""
+        return self.predict(model, [row], options)
 
     @abc.abstractmethod
     def explain(self, model: keras.Model, rows: Sequence[str], options: ExplainOptions) -> Iterable[dict[str, Any]]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from pipelines.audio.augmentation import augment
-from pipelines.audio.bucketing import covering, plan
+from pipelines.bucketing import covering, plan
 from pipelines.audio.config import Augmentation
 from pipelines.audio.headers import read_header
 from pipelines.audio.reading import read_audio, reason

@@ -5,7 +5,7 @@ A model decodes step by step (`DecodingStep`). `greedy` and `sample` follow one 
 """
 
 from pipelines.decoding.beam import beam_search, length_normaliser
-from pipelines.decoding.single import greedy, sample
+from pipelines.decoding.single import greedy, sample, sample_one_by_one
 from pipelines.decoding.step import Answers, DecodingStep, Frontier, longest_limit
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "length_normaliser",
     "longest_limit",
     "sample",
+    "sample_one_by_one",
 ]

@@ -1,6 +1,6 @@
 """Decoding that follows one hypothesis a row: the likeliest token each time, or one drawn at random."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -62,9 +62,49 @@ def sample(
         Fan et al. 2018, Hierarchical Neural Story Generation (top-k). https://arxiv.org/abs/1805.04833
         Holtzman et al. 2020, The Curious Case of Neural Text Degeneration (top-p). https://arxiv.org/abs/1904.09751
     """
+    choose = _drawing(longest_limit(limits), seeds, temperature, top_k, top_p)
+    return _extend(step, state, limits, start_id, end_id, choose)
+
+
+def sample_one_by_one(
+    step: DecodingStep,
+    state: Any,
+    limit: int,
+    start_id: int,
+    end_id: int,
+    seed: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> Iterator[int]:
+    """The tokens that `sample` draws for a single row, each as soon as it is known, the end token too.
+
+    Args:
+        step, state, start_id, end_id, temperature, top_k, top_p: as in `sample`, of one row.
+        limit: how many tokens the answer may have.
+        seed: of the row.
+    """
+    choose = _drawing(limit, tf.constant([seed], tf.int64), temperature, top_k, top_p)
+    positions = tf.range(limit)
+
+    @tf.function
+    def advance(position, token, state):
+        visible = (positions <= position)[None, None]
+        logits, state = step(Frontier(token[:, None], position, tf.zeros([1, 1], tf.int32), visible), state)
+        return choose(tf.cast(logits[:, 0], tf.float32), position)[0], state
+
+    token = tf.constant([start_id])
+    for position in range(limit):
+        token, state = advance(tf.constant(position), token, state)
+        yield int(token[0])
+        if int(token[0]) == end_id:
+            return
+
+
+def _drawing(longest, seeds, temperature, top_k, top_p) -> Callable:
+    """What `sample` does at each step: (logits (B, V), position) -> (tokens (B,), their log-probabilities (B,))."""
     if top_k < 0 or not 0 < top_p <= 1:
         raise ValueError(f"top_k must not be negative, and top_p in (0, 1]. Received: top_k={top_k}, top_p={top_p}")
-    longest = longest_limit(limits)
     temperature = tf.reshape(tf.cast(temperature, tf.float32), [-1])
 
     def draw(seed):
@@ -86,7 +126,7 @@ def sample(
         ids = tf.where(temperature > 0, drawn, certain)
         return ids, tf.gather(tf.nn.log_softmax(logits), ids, batch_dims=1)
 
-    return _extend(step, state, limits, start_id, end_id, choose)
+    return choose
 
 
 def _cut(logits: tf.Tensor, top_k: int, top_p: float) -> tf.Tensor:

@@ -4,6 +4,9 @@ One vocabulary serves source and target, so that names and numbers can be copied
 embeddings. Text is normalised by NFKC with SentencePiece's additions (`nmt_nfkc`): case is kept, a composed
 and a decomposed "ü" are the same, and runs of white space become one space. What that changes in a reference
 translation is typography ("…" becomes "..."), which is rare; what it avoids is unknown characters.
+
+A language model writes running text, in which lines and blanks count: `keep_white_space` trains a vocabulary that
+changes nothing, and from which text comes back as it was.
 """
 
 import collections
@@ -12,7 +15,7 @@ import io
 import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import sentencepiece
@@ -27,6 +30,14 @@ PAD, UNKNOWN, START, END = range(4)
 AUTOMATIC_SIZE = 8000  # Kudo and Richardson's choice for translation; a small text gives fewer pieces
 RARE_SHARE = 0.0005  # of a text's characters; SentencePiece's recommendation for rich character sets
 BYTE_VALUES = 256
+# How SentencePiece is told to leave a text alone.
+_AS_IT_IS = {
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "add_dummy_prefix": False,
+    "allow_whitespace_only_pieces": True,
+    "user_defined_symbols": ["\n"],
+}
 
 
 def train_sentencepiece(
@@ -35,6 +46,7 @@ def train_sentencepiece(
     vocabulary_size: int = 0,
     model_type: str = "unigram",
     automatic_size: int = AUTOMATIC_SIZE,
+    keep_white_space: bool = False,
 ) -> int:
     """Trains a subword vocabulary and writes it to a file, all of it or nothing.
 
@@ -50,6 +62,9 @@ def train_sentencepiece(
         vocabulary_size: number of ids. 0 is automatic: `automatic_size`, or as many as are of use to the text.
         model_type: "unigram" (Kudo 2018) or "bpe" (Sennrich et al. 2016).
         automatic_size: see above.
+        keep_white_space: leave the text as it is, newlines and blanks in a row too. A newline is a piece of its own, so
+            that a text may be cut after one; only U+2581, by which SentencePiece writes a blank, becomes one. Long
+            texts are to be cut: more than 4192 bytes at once are not looked at.
 
     Returns:
         The number of ids.
@@ -66,32 +81,31 @@ def train_sentencepiece(
     if vocabulary_size < 0:
         raise UserError(f"the vocabulary size is a positive number, or 0 for automatic, received {vocabulary_size}")
     sentences = list(sentences)
-    spell_rare = _rare_characters(sentences) > BYTE_VALUES
-    model = _train(sentences, vocabulary_size, automatic_size, model_type, spell_rare)
+    options = {"model_type": model_type} | (_AS_IT_IS if keep_white_space else {"normalization_rule_name": "nmt_nfkc"})
+    if _rare_characters(sentences) > BYTE_VALUES:
+        options |= {"character_coverage": 1 - RARE_SHARE, "byte_fallback": True}
+    model = _train(sentences, vocabulary_size, automatic_size, options)
     if model_type == "bpe" and not vocabulary_size:
-        model = _train(sentences, _useful_size(model, sentences), automatic_size, model_type, spell_rare)
+        model = _train(sentences, _useful_size(model, sentences), automatic_size, options)
     write_atomically(Path(model_file), model)
     return sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
 
 
-def _train(sentences: list[str], vocabulary_size: int, automatic_size: int, model_type: str, spell_rare: bool) -> bytes:
+def _train(sentences: list[str], vocabulary_size: int, automatic_size: int, options: Mapping) -> bytes:
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(sentences),
             model_writer=model,
-            model_type=model_type,
             vocab_size=vocabulary_size or automatic_size,
             hard_vocab_limit=bool(vocabulary_size),
-            character_coverage=1 - RARE_SHARE if spell_rare else 1.0,
-            byte_fallback=spell_rare,
-            normalization_rule_name="nmt_nfkc",
             pad_id=PAD,
             unk_id=UNKNOWN,
             bos_id=START,
             eos_id=END,
             num_threads=1,  # sums of several threads would depend on their timing
             minloglevel=2,  # errors only, and those are raised
+            **{"character_coverage": 1.0, **options},
         )
     except RuntimeError as error:
         raise UserError(_explain(str(error), vocabulary_size)) from error

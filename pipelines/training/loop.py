@@ -335,6 +335,7 @@ class Trainer:
         self.callbacks.on_test_begin()
         with self.averaged_weights():
             metrics = self._mean_sums()
+            metrics |= self.task.derived(metrics)
             report = Report()
 
             def look() -> dict[str, float]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.audio import clips as recordings
-from pipelines.audio.bucketing import plan
+from pipelines.bucketing import plan
 from pipelines.audio.clips import batches, bucket_lengths, decode, measure
 from pipelines.audio.config import Augmentation
 from pipelines.audio.reading import read_audio
