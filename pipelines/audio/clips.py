@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.progress import track
 
 from pipelines.audio.augmentation import augment
-from pipelines.bucketing import covering, plan
 from pipelines.audio.config import Augmentation
 from pipelines.audio.headers import read_header
 from pipelines.audio.reading import read_audio, reason
 from pipelines.audio.writing import write_wav
 from pipelines.batching import WHOLE, Shard, bucket_boundaries
+from pipelines.bucketing import covering, plan
 from pipelines.errors import UserError
 
 

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.audio import clips as recordings
-from pipelines.bucketing import plan
 from pipelines.audio.clips import batches, bucket_lengths, decode, measure
 from pipelines.audio.config import Augmentation
 from pipelines.audio.reading import read_audio
 from pipelines.batching import Shard
+from pipelines.bucketing import plan
 from pipelines.errors import UserError
 from tests.pipelines.audio import wavs
 
