@@ -39,25 +39,31 @@ def grad_cam(features_of: Function, head: Function, images: tf.Tensor, classes: 
 
 
 def integrated_gradients(
-    logits_of: Function, images: tf.Tensor, classes: tf.Tensor, baseline: tf.Tensor, steps: int = 32
+    logits_of: Callable[..., tf.Tensor],
+    inputs: tf.Tensor,
+    classes: tf.Tensor,
+    baseline: tf.Tensor,
+    steps: int = 32,
+    also: tuple[tf.Tensor, ...] = (),
 ) -> tf.Tensor:
-    """How much each value of a picture adds to the logit of a class, against a baseline.
+    """How much each value of an input adds to the logit of a class, against a baseline.
 
     (x - b) * mean over a of dlogit/dx at b + a (x - b), with a in the middle of each of `steps` equal parts of
-    [0, 1]. With enough steps a picture's attributions add up to logit(x) - logit(b).
+    [0, 1]. With enough steps an input's attributions add up to logit(x) - logit(b).
 
     Memory does not grow with steps or batch beyond one result: the points go through the model 32 at a time.
 
     Args:
-        logits_of: images to logits (B, K).
-        images: (B, H, W, C), floats as the model takes them.
+        logits_of: inputs, and rows of `also`, to logits (B, K).
+        inputs: (B, ...) floats as the model takes them: pictures (B, H, W, C), embedded texts (B, L, d).
         classes: (B,) integers, the class that is explained.
-        baseline: the picture that shows nothing, such as a black one, normalised as `images` are; of any shape that
+        baseline: the input that says nothing, such as a black picture, normalised as `inputs` are; of any shape that
             broadcasts to theirs.
         steps: points on each path, at least 1.
+        also: what else the model takes of each row and is not explained, such as a mask; (B, ...) each.
 
     Returns:
-        (B, H, W, C) float32 in units of logits: positive for the class, negative against it.
+        Shaped as the inputs, float32, in units of logits: positive for the class, negative against it.
 
     Raises:
         ValueError: for less than one step.
@@ -67,20 +73,22 @@ def integrated_gradients(
     """
     if steps < 1:
         raise ValueError(f"Integrated gradients need at least one step. Received: steps={steps}")
-    images = tf.cast(images, tf.float32)
-    baseline = tf.broadcast_to(tf.cast(baseline, tf.float32), tf.shape(images))
-    paths = images - baseline
-    rows = tf.shape(images)[0] * steps
+    inputs = tf.cast(inputs, tf.float32)
+    baseline = tf.broadcast_to(tf.cast(baseline, tf.float32), tf.shape(inputs))
+    paths = inputs - baseline
+    rows = tf.shape(inputs)[0] * steps
 
     def add(begin, total):
-        row = tf.range(begin, tf.minimum(begin + ROWS_AT_ONCE, rows))
-        picture = row // steps
-        way = (tf.cast(row % steps, tf.float32) + 0.5) / steps
-        points = tf.gather(baseline, picture) + way[:, None, None, None] * tf.gather(paths, picture)
-        gradients = _gradients(logits_of, points, tf.gather(classes, picture))
-        return begin + ROWS_AT_ONCE, tf.tensor_scatter_nd_add(total, picture[:, None], gradients)
+        point = tf.range(begin, tf.minimum(begin + ROWS_AT_ONCE, rows))
+        row = point // steps
+        way = (tf.cast(point % steps, tf.float32) + 0.5) / steps
+        way = tf.reshape(way, [-1] + [1] * (len(inputs.shape) - 1))
+        points = tf.gather(baseline, row) + way * tf.gather(paths, row)
+        context = [tf.gather(x, row) for x in also]
+        gradients = _gradients(lambda points: logits_of(points, *context), points, tf.gather(classes, row))
+        return begin + ROWS_AT_ONCE, tf.tensor_scatter_nd_add(total, row[:, None], gradients)
 
-    _, total = tf.while_loop(lambda begin, total: begin < rows, add, (0, tf.zeros_like(images)), parallel_iterations=1)
+    _, total = tf.while_loop(lambda begin, total: begin < rows, add, (0, tf.zeros_like(inputs)), parallel_iterations=1)
     return paths * total / steps
 
 
