@@ -76,6 +76,55 @@ def worst_mistakes(labels: np.ndarray, scores: np.ndarray, count: int) -> np.nda
     return wrong[np.argsort(-scores[wrong].max(axis=1), kind="stable")][:count]
 
 
+def calibration_error(confidences: np.ndarray, right: np.ndarray, bins: int = 15) -> float:
+    """How far a model's confidence is from how often it is right: the expected calibration error.
+
+    Σ_b n_b / N · |accuracy(b) - mean confidence(b)| over bins b of equal width.
+
+    Args:
+        confidences: (N,) probabilities that the model gave its answers.
+        right: (N,) whether each was right.
+        bins: how many, at least 1.
+
+    Returns:
+        From 0 to 1; 0 where there are no rows.
+
+    Raises:
+        ValueError: lengths differ, or a confidence is no probability.
+
+    References:
+        Guo et al. 2017, On Calibration of Modern Neural Networks. https://arxiv.org/abs/1706.04599
+    """
+    confidences, right = np.asarray(confidences, np.float64), np.asarray(right, bool)
+    if confidences.shape != right.shape or confidences.ndim != 1 or bins < 1:
+        raise ValueError(f"Each answer needs a confidence. Received: {confidences.shape}, {right.shape}, bins={bins}")
+    if not ((confidences >= 0) & (confidences <= 1)).all():
+        raise ValueError(f"Confidences are from 0 to 1. Received: {confidences.min()} to {confidences.max()}")
+    of = np.minimum((confidences * bins).astype(int), bins - 1)
+    gaps = np.bincount(of, right - confidences, bins)  # n_b (accuracy - mean confidence)
+    return float(_ratio(np.abs(gaps).sum(), len(right)))
+
+
+def multi_label_figures(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Figures for texts or pictures that may have several labels, or none.
+
+    Args:
+        targets, predicted: (N, K) whether each row has each label.
+
+    Returns:
+        `accuracy`, the share of rows that have just the right labels; `precision`, `recall` and `f1`, means over the
+        labels that occur; `micro_f1`, of all labels together.
+    """
+    targets, predicted = np.asarray(targets, bool), np.asarray(predicted, bool)
+    hits, support, positive = (x.sum(axis=0) for x in (targets & predicted, targets, predicted))
+    figures = ClassFigures(
+        _ratio(hits, positive), _ratio(hits, support), _ratio(2 * hits, support + positive), support, positive
+    )
+    micro = float(_ratio(2 * hits.sum(), support.sum() + positive.sum()))
+    exact = float(_ratio((targets == predicted).all(axis=1).sum(), len(targets)))
+    return {"accuracy": exact, **figures.means(), "micro_f1": micro}
+
+
 @dataclasses.dataclass(frozen=True)
 class ClassFigures:
     """Figures for each of K classes; arrays of shape (K,).

@@ -12,7 +12,15 @@ from sklearn import metrics
 from sklearn.datasets import load_digits
 from sklearn.naive_bayes import GaussianNB
 
-from pipelines.classification import ClassFigures, accuracy, confusion_counts, top_k_accuracy, worst_mistakes
+from pipelines.classification import (
+    ClassFigures,
+    accuracy,
+    calibration_error,
+    confusion_counts,
+    multi_label_figures,
+    top_k_accuracy,
+    worst_mistakes,
+)
 
 
 @st.composite
@@ -129,3 +137,30 @@ def test_table_has_notes_where_there_are_some():
 def test_what_makes_no_sense_is_refused(call, complaint):
     with pytest.raises(ValueError, match=complaint):
         call()
+
+
+def test_calibration_error_by_hand_and_of_a_calibrated_model():
+    # Two bins of ten: 0.75 sure and half right, 0.95 sure and all right.
+    found = calibration_error(np.array([0.75, 0.75, 0.95, 0.95]), np.array([1, 0, 1, 1]), bins=10)
+    assert found == pytest.approx(0.5 * 0.25 + 0.5 * 0.05)
+    rng = np.random.default_rng(0)
+    confidences = rng.uniform(0.5, 1, 100_000)
+    right = rng.uniform(size=100_000) < confidences
+    assert calibration_error(confidences, right) < 0.01
+    assert calibration_error(np.minimum(confidences + 0.2, 1), right) > 0.1
+    assert calibration_error(np.zeros(0), np.zeros(0)) == 0
+    assert calibration_error(np.array([1.0, 0.0]), np.array([1, 0])) == 0
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        calibration_error(np.array([1.2]), np.array([1]))
+
+
+@given(st.data(), st.integers(1, 30), st.integers(1, 5))
+def test_multi_label_figures_are_scikit_learns(data, rows, classes):
+    draw = arrays.arrays(np.int64, (rows, classes), elements=st.integers(0, 1))
+    targets, predicted = data.draw(draw), data.draw(draw)
+    found = multi_label_figures(targets, predicted)
+    assert found["accuracy"] == pytest.approx((targets == predicted).all(1).mean())
+    assert found["micro_f1"] == pytest.approx(metrics.f1_score(targets, predicted, average="micro", zero_division=0))
+    present = [k for k in range(classes) if targets[:, k].any() or predicted[:, k].any()]
+    expected = [metrics.f1_score(targets[:, k], predicted[:, k], zero_division=0) for k in present]
+    assert found["f1"] == pytest.approx(np.mean(expected) if expected else 0)
