@@ -154,7 +154,7 @@ def test_calibration_error_by_hand_and_of_a_calibrated_model():
         calibration_error(np.array([1.2]), np.array([1]))
 
 
-@given(st.data(), st.integers(1, 30), st.integers(1, 5))
+@given(st.data(), st.integers(1, 30), st.integers(2, 5))
 def test_multi_label_figures_are_scikit_learns(data, rows, classes):
     draw = arrays.arrays(np.int64, (rows, classes), elements=st.integers(0, 1))
     targets, predicted = data.draw(draw), data.draw(draw)
