@@ -278,6 +278,9 @@ for number in (signal.SIGINT, signal.SIGTERM):
 """
 
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
+
 def waiting(port, limit, seconds):
     script = SCRIPT.format(port=port, limit=limit, seconds=seconds)
     process = subprocess.Popen(

@@ -47,14 +47,7 @@ time.sleep(60)
 """
 
 
-@pytest.fixture(autouse=True)
-def interruptible():
-    """A test run in the background of a script, or under nohup, ignores signals, and so would all its children."""
-    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+pytestmark = pytest.mark.usefixtures("interruptible")
 
 
 def start(script, *flags, environment=None, grace=10.0, **options):
@@ -319,6 +312,6 @@ def total():
 
 print("sum", total().numpy())
 """
-    code, out, err = finish(start(script, environment={"TF_CPP_MIN_LOG_LEVEL": "3"}), timeout=90)
+    code, out, err = finish(start(script, environment={"TF_CPP_MIN_LOG_LEVEL": "3"}), timeout=240)
     assert code == 0, err
     assert sorted(out) == [b"[0] sum 3.0", b"[1] sum 3.0"]
