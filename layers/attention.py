@@ -355,6 +355,20 @@ class MultiHeadAttention(keras.layers.Layer):
         k, v = ops.split(_split_heads(project(self.key_value, value), 2 * self.num_kv_heads), 2, axis=1)
         return {"key": k, "value": v}
 
+    def project_sequence(self, x):
+        """Keys and values of self-attention to a sequence that is read at once, with which a cache begins.
+
+        Args:
+            x: shape (B, T, d), at positions 0 to T - 1.
+
+        Returns:
+            Dict {"key": (B, h_kv, T, dh), "value": the same}.
+        """
+        if not self.built or self.is_cross_attention:
+            raise ValueError("project_sequence serves self-attention, after the layer is built.")
+        _, k, v = self._project_self(x, None)
+        return {"key": k, "value": v}
+
     def enable_lora(self, rank, lora_alpha=None):
         """Freezes the projections, biases included, and gives each a trainable low-rank adapter.
 

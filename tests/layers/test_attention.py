@@ -241,6 +241,17 @@ def test_hypotheses_share_a_cache(donated):
         np.testing.assert_allclose(found[:, :, k], expected[k], atol=1e-5)
 
 
+@pytest.mark.parametrize("settings", SELF_SETTINGS)
+def test_a_sequence_read_at_once_fills_the_cache_as_its_steps_do(settings):
+    layer = MultiHeadAttention(HEADS, **settings)
+    layer(QUERY)
+    cache = layer.empty_cache(B, T)
+    for t in range(T):
+        _, cache = layer(QUERY[:, t : t + 1], cache=cache, position=t)
+    for name, found in layer.project_sequence(QUERY).items():
+        np.testing.assert_allclose(found, cache[name], atol=1e-5)
+
+
 def test_the_cache_of_grouped_heads_is_smaller_and_in_the_compute_dtype():
     layer = MultiHeadAttention(HEADS, num_kv_heads=1, dtype="mixed_bfloat16")
     layer.build((None, None, D))
@@ -325,3 +336,5 @@ def test_misuse_is_refused_clearly():
         layer.project_memory(MEMORY)
     with pytest.raises(ValueError, match="empty_cache serves self-attention"):
         cross.empty_cache(B, T)
+    with pytest.raises(ValueError, match="project_sequence serves self-attention"):
+        cross.project_sequence(QUERY)

@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.decoding import greedy, sample
+from pipelines.decoding import greedy, sample, sample_one_by_one
 from pipelines.decoding.single import _cut
 from tests.pipelines.decoding.languages import END, START, Language, decoder, said
 
@@ -110,6 +110,15 @@ def test_a_temperature_near_zero_is_greedy():
     draw = decoder(sample, language=LANGUAGE, temperature=1e-30)
     rows, limits = np.arange(20), np.full(20, 6)
     np.testing.assert_array_equal(draw(rows, limits, seeds=tf.range(20)).ids, GREEDY(rows, limits).ids)
+
+
+def test_tokens_one_by_one_are_those_that_are_drawn_together():
+    rows, cuts = [5, 6, 7], {"temperature": 0.9, "top_k": 5, "top_p": 0.9}
+    ids, _ = DRAWN(rows, [9] * 3, seeds=tf.constant(rows, tf.int64))
+    for row, together in zip(rows, ids[:, 0], strict=True):
+        found = sample_one_by_one(LANGUAGE.step, tf.constant([[row]]), 9, START, END, row, **cuts)
+        assert tuple(found) == said(together)
+    assert {END in answer for answer in ids[:, 0]} == {True, False}
 
 
 @pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}])

@@ -5,7 +5,7 @@ import os
 import keras
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
@@ -197,3 +197,33 @@ def test_the_vocabulary_travels_with_an_export(tokenizer, tmp_path):
     tf.saved_model.save(Exported(), str(tmp_path / "export"))
     loaded = tf.saved_model.load(str(tmp_path / "export"))
     assert loaded(tf.constant(SENTENCES[:3])).numpy().tolist() == [text.encode() for text in SENTENCES[:3]]
+
+
+RUNNING_TEXT = [
+    "First Citizen:\n",
+    "\tBefore we  proceed any further,   hear me speak.  \n",
+    "\n",
+    " All:\n",
+    "Speak, …\n",
+]
+
+
+@pytest.fixture(scope="module", params=["unigram", "bpe"])
+def verbatim(request, tmp_path_factory):
+    file = tmp_path_factory.mktemp("running") / "vocabulary.model"
+    train_sentencepiece(RUNNING_TEXT, file, model_type=request.param, keep_white_space=True)
+    return Tokenizer(file)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(sorted(set("".join(RUNNING_TEXT)))))
+def test_running_text_comes_back_exactly(verbatim, text):
+    ids = verbatim.tokenize(tf.constant([text])).to_tensor()
+    assert 1 not in ids.numpy()
+    assert verbatim.detokenize(ids).numpy()[0].decode() == text
+
+
+def test_running_text_may_be_cut_after_a_newline(verbatim):
+    whole = verbatim.tokenize(tf.constant(["".join(RUNNING_TEXT)])).to_list()[0]
+    lines = verbatim.tokenize(tf.constant(RUNNING_TEXT)).to_list()
+    assert [number for line in lines for number in line[:-1]] + [verbatim.end_id] == whole
