@@ -1,8 +1,9 @@
 """The sample that the speech app trains on by default: sentences of a grammar of its own, spoken by espeak-ng.
 
 Training hears each sentence once, from one of some thirty voices in one of eight accents of English, at a speed and a
-pitch of its own; some of them two in a row, so that a model learns to go on after a pause. Held-out sentences are new combinations of known words, spoken by voices that training never hears;
-so the sample measures whether a model has learnt words from sounds, whoever speaks them.
+pitch of its own; some of them two in a row, so that a model learns to go on after a pause. Held-out sentences are new
+combinations of known words, spoken by voices that training never hears; so the sample measures whether a model has
+learnt words from sounds, whoever speaks them.
 
 The recordings are made once, in a program of its own (`apps/speech/espeak.py`), and kept in the cache.
 """

@@ -131,7 +131,8 @@ class SpeechTask(Task):
             there = self._steps(found.samples.lengths[index])
             needed = len(ids) + int(np.sum(ids[1:] == ids[:-1]))
             if needed > there:
-                bad[index] = f"{needed} steps are needed for its transcript, and it has {there}: check it, or lower --model.subsampling"
+                said = f"{needed} steps are needed for its transcript, and it has {there}"
+                bad[index] = f"{said}: check it, or lower --model.subsampling"
             else:
                 good.append(index)
         if bad:
