@@ -1,0 +1,1 @@
+"""Text classified, compared and written."""

@@ -1,0 +1,139 @@
+"""The networks that read: an encoder, and on top of it a classifier, a sentence vector, or a guess at hidden words.
+(The one that writes is in `language_model.py`.)"""
+
+import keras
+from keras import layers as stock
+from keras import ops
+
+from apps.nlp.encoders import TextEncoder, max_pool, mean_pool
+from layers import Dropout
+
+
+@keras.saving.register_keras_serializable(package="espalier")
+class TextClassifier(keras.Model):
+    """From token ids to a logit for each class: of the mean and of the greatest of each feature over the text.
+
+    Args:
+        encoder: what reads.
+        classes: K.
+        dropout: before the last layer.
+
+    Call arguments:
+        inputs: a batch with `tokens` (B, L), where id 0 is padding.
+
+    Returns:
+        Logits (B, K) float32.
+    """
+
+    def __init__(self, encoder: TextEncoder, classes: int, dropout: float, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.classes = classes
+        self.dropout = Dropout(dropout, name="dropout")
+        self.logits = stock.Dense(classes, dtype="float32", name="logits")
+
+    def call(self, inputs, training=False):
+        tokens = inputs["tokens"]
+        return self.classify(self.encoder.embedding(tokens), ops.not_equal(tokens, 0), training=training)
+
+    def classify(self, embedded, mask, training=False):
+        """Logits of texts given by the embeddings of their tokens (B, L, d), and which of them are real (B, L)."""
+        states = self.encoder.encode(embedded, mask, training=training)
+        pooled = ops.concatenate([mean_pool(states, mask), max_pool(states, mask)], axis=-1)  # (B, 2 d)
+        return self.logits(self.dropout(pooled, training=training))
+
+
+@keras.saving.register_keras_serializable(package="espalier")
+class SentenceEncoder(keras.Model):
+    """From token ids to a vector of length 1: texts that mean the like point the like way.
+
+    v = normalised(Σ_t w(token_t) · (E(token_t) + U state_t))
+
+    Rare words say more about what a text is about than common ones: w is a weight for each token that begins as its
+    inverse document frequency. U begins as zero, and so the whole as a random projection of TF-IDF vectors: learning
+    starts from what those can tell.
+
+    Args:
+        encoder: what reads.
+        inverse_frequencies: (V,) how rare each token is; 0 for marks.
+
+    Call arguments:
+        inputs: a batch with `tokens` (B, L) and `others` (B, L), the two texts of each pair.
+
+    Returns:
+        Cosines (B,) float32 of the two.
+
+    References:
+        Arora et al. 2017, A Simple but Tough-to-Beat Baseline for Sentence Embeddings.
+        https://openreview.net/forum?id=SyK00v5xx
+    """
+
+    def __init__(self, encoder: TextEncoder, inverse_frequencies, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.inverse_frequencies = inverse_frequencies
+        width = encoder.settings["width"]
+        self.projection = stock.Dense(width, use_bias=False, kernel_initializer="zeros", name="projection")
+
+    def build(self, input_shape=None):
+        self.token_weights = self.add_weight(
+            (len(self.inverse_frequencies),),
+            name="token_weights",
+            initializer=lambda shape, dtype: ops.convert_to_tensor(self.inverse_frequencies, dtype),
+        )
+        if not self.encoder.built:
+            self.encoder.build((None, None))
+        self.projection.build((None, None, self.encoder.settings["width"]))
+
+    def call(self, inputs, training=False):
+        first, second = (self.embed(inputs[name], training=training) for name in ("tokens", "others"))
+        return ops.sum(first * second, axis=-1)
+
+    def embed(self, tokens, training=False):
+        """Unit vectors (B, d) float32 of token ids (B, L); of an empty text it is zero."""
+        return ops.sum(self.parts(tokens, training=training), axis=1)
+
+    def parts(self, tokens, training=False):
+        """What each token adds to its text's vector, (B, L, d) float32; nothing where it is padding."""
+        mask = ops.not_equal(tokens, 0)
+        embedded = self.encoder.embedding(tokens)
+        states = self.projection(self.encoder.encode(embedded, mask, training=training))
+        weights = ops.take(ops.cast(self.token_weights, "float32"), tokens, axis=0)
+        found = ops.where(mask, weights, 0.0)[:, :, None] * ops.cast(embedded + states, "float32")
+        total = ops.sum(found, axis=1, keepdims=True)  # (B, 1, d)
+        return found * ops.rsqrt(ops.maximum(ops.sum(ops.square(total), axis=-1, keepdims=True), 1e-12))
+
+
+@keras.saving.register_keras_serializable(package="espalier")
+class MaskedLanguageModel(keras.Model):
+    """Which tokens stood where a text has been hidden (Devlin et al. 2019).
+
+    logits = Norm(gelu(W states)) Eᵀ + b
+
+    Args:
+        encoder: what reads.
+
+    Call arguments:
+        inputs: a batch with `tokens` (B, L), some of them hidden.
+
+    Returns:
+        Logits (B, L, V).
+    """
+
+    def __init__(self, encoder: TextEncoder, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = encoder
+        self.transform = stock.Dense(encoder.settings["width"], activation="gelu", name="transform")
+        self.norm = stock.LayerNormalization(epsilon=1e-5, name="norm")
+
+    def build(self, input_shape=None):
+        size, width = (self.encoder.settings[name] for name in ("vocabulary_size", "width"))
+        self.bias = self.add_weight((size,), name="bias", initializer="zeros")
+        if not self.encoder.built:
+            self.encoder.build((None, None))
+        self.transform.build((None, None, width))
+        self.norm.build((None, None, width))
+
+    def call(self, inputs, training=False):
+        states = self.encoder(inputs["tokens"], training=training)
+        return self.encoder.embedding(self.norm(self.transform(states)), reverse=True) + self.bias

@@ -1,0 +1,67 @@
+"""Rows of token ids as batches of few static lengths."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.batching import WHOLE, Shard, bucket_boundaries
+from pipelines.bucketing import covering, plan
+
+
+def lengths_of(rows: Sequence[np.ndarray], *more: Sequence[np.ndarray]) -> np.ndarray:
+    """(N,) the longest that each row has in any of the given lists."""
+    return np.max([[len(ids) for ids in one] for one in (rows, *more)], axis=0)
+
+
+def boundaries_of(lengths: np.ndarray, max_length: int) -> tuple[int, ...]:
+    """The few lengths to which rows are padded, so that padding is least."""
+    return bucket_boundaries(lengths, max_length)
+
+
+def batches(
+    tokens: Mapping[str, Sequence[np.ndarray]],
+    columns: Mapping[str, np.ndarray],
+    boundaries: Sequence[int],
+    batch_size: int,
+    shard: Shard = WHOLE,
+    order: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Rows as a model takes them, those of like length together.
+
+    Args:
+        tokens: lists of N rows of ids, by name; rows of a batch are padded to one length in all lists.
+        columns: arrays of N rows, by name, that go with them as they are.
+        boundaries: ascending lengths.
+        batch_size: rows of a whole batch.
+        shard: which rows of every batch to give.
+        order: (M,) indices of rows; by default all as they come.
+
+    Returns:
+        Batches of each list (B, L) int32, zero padded, each column (B, ...), and `weight` (B,) float32, 0 for rows that
+        only fill a batch up.
+    """
+    lengths = lengths_of(*tokens.values())
+    boundaries = covering(boundaries, lengths)
+    planned = plan(lengths, boundaries, batch_size, order)
+    mine = shard.rows(batch_size)
+    with tf.device("CPU:0"):
+        ragged = {name: tf.ragged.constant(rows, tf.int32, ragged_rank=1) for name, rows in tokens.items()}
+        columns = {name: tf.constant(values) for name, values in columns.items()}
+        widths = tf.constant(boundaries, tf.int32)
+
+    def batch(indices, weights, bucket):
+        found = {"weight": weights}
+        for name, rows in ragged.items():
+            padded = tf.gather(rows, indices).to_tensor(shape=[batch_size // shard.count, None])
+            found[name] = tf.pad(padded, [[0, 0], [0, widths[bucket] - tf.shape(padded)[1]]])
+        return found | {name: tf.gather(values, indices) for name, values in columns.items()}
+
+    parts = (planned.indices[:, mine], planned.weights[:, mine], planned.buckets)
+    return tf.data.Dataset.from_tensor_slices(parts).map(batch, tf.data.AUTOTUNE).prefetch(4)
+
+
+def batch_count(lengths: np.ndarray, boundaries: Sequence[int], batch_size: int) -> int:
+    """How many batches rows of these lengths make."""
+    sizes = np.bincount(np.searchsorted(covering(boundaries, lengths), lengths))
+    return int((-(-sizes // batch_size)).sum())

@@ -1,0 +1,262 @@
+"""What only classification knows: classes and their weights, its loss, and how answers are scored and shown."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from rich.console import Console
+
+from apps.nlp import baselines, data
+from apps.nlp.config import NlpConfig
+from apps.nlp.data import Examples
+from apps.nlp.model import TextClassifier
+from apps.nlp.pictures import contribution_picture
+from apps.nlp.tasks.reading import ReadingTask
+from pipelines import classification, interpretation
+from pipelines.attribution import integrated_gradients
+from pipelines.export.servable import Servable
+from pipelines.files import write_atomically
+from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions
+from pipelines.task import Report, chosen_splits
+
+EXAMPLES = 8  # texts that an export is checked with, and a server warms up on
+EXPLAINED = 3  # texts explained in TensorBoard
+MISTAKES = 10  # worst mistakes in TensorBoard
+
+
+class ClassifyTask(ReadingTask):
+    """Texts into classes, one each, or any number."""
+
+    unit = "texts"
+    validation_metrics = ("loss", "accuracy")
+
+    @property
+    def _classes_file(self) -> Path:
+        """Names of the classes, and what each weighs in the loss."""
+        return self.run.assets / "classes.json"
+
+    @property
+    def _examples_file(self) -> Path:
+        """Texts that an export is checked with: it needs the run, and no data beside it."""
+        return self.run.assets / "examples.json"
+
+    def prepare(self) -> NlpConfig:
+        train, config = self._splits["train"], self.config
+        classes = data.class_names(train, config.multi_label)
+        counts = self._targets(train, classes).sum(axis=0)
+        weights = np.ones(len(classes))
+        if config.class_weights == "balanced":
+            weights = counts.sum() / (len(classes) * np.maximum(counts, 1))
+        about = {"classes": classes, "weights": weights.tolist()}
+        write_atomically(self._classes_file, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+        shown = list(self._splits["validation"].texts[:EXAMPLES])
+        write_atomically(self._examples_file, json.dumps(shown, ensure_ascii=False) + "\n")
+        return super().prepare()
+
+    def _said(self, examples: Examples) -> str:
+        return f"{len(examples):,} texts of {len(self.classes)} classes"
+
+    def load(self) -> None:
+        super().load()
+        about = json.loads(self._classes_file.read_text())
+        self.classes, self.class_weights = about["classes"], np.array(about["weights"], np.float32)
+        self._forwards = {}
+
+    def _targets(self, examples: Examples, classes: Sequence[str]) -> np.ndarray:
+        """(N, K) float32, 1 for each class of a text."""
+        places = {name: place for place, name in enumerate(classes)}
+        found = np.zeros((len(examples), len(classes)), np.float32)
+        for row, label in zip(found, examples.labels, strict=True):
+            for name in data.classes_of(label, self.config.multi_label):
+                row[places[name]] = 1.0
+        return found
+
+    def _columns(self, examples: Examples) -> dict[str, np.ndarray]:
+        return {"target": self._targets(examples, self.classes)}
+
+    def build_model(self) -> keras.Model:
+        model = TextClassifier(self._encoder(), len(self.classes), self.config.model.dropout)
+        model({"tokens": ops.ones((1, 2), "int32")})
+        return model
+
+    def sums(self, outputs, batch):
+        target, weight = batch["target"], batch["weight"]  # (B, K), (B,)
+        logits = ops.cast(outputs, "float32")
+        smoothing = self.config.label_smoothing
+        if self.config.multi_label:
+            smoothed = (1 - smoothing) * target + smoothing / 2
+            # Each class is a question of its own: yes or no.
+            losses = ops.maximum(logits, 0) - logits * smoothed + ops.log1p(ops.exp(-ops.abs(logits)))
+            loss = ops.sum(losses * self.class_weights, axis=-1)
+            right = ops.all(ops.equal(logits > 0, target > 0.5), axis=-1)
+            rows = weight
+        else:
+            smoothed = (1 - smoothing) * target + smoothing / target.shape[-1]
+            loss = ops.logsumexp(logits, axis=-1) - ops.sum(smoothed * logits, axis=-1)
+            right = ops.equal(ops.argmax(logits, -1), ops.argmax(target, -1))
+            rows = weight * ops.sum(target * self.class_weights, axis=-1)
+        return {
+            "loss": (ops.sum(loss * rows), ops.sum(rows)),
+            "accuracy": (ops.sum(ops.cast(right, "float32") * weight), ops.sum(weight)),
+        }
+
+    def _probabilities_of(self, logits):
+        return tf.sigmoid(logits) if self.config.multi_label else tf.nn.softmax(logits)
+
+    def _forward(self, model):
+        """From ids (B, L) to probabilities (B, K), traced once a model."""
+        if id(model) not in self._forwards:
+            self._forwards[id(model)] = tf.function(
+                lambda tokens: self._probabilities_of(model({"tokens": tokens}, training=False)),
+                input_signature=[tf.TensorSpec([None, None], tf.int32)],
+            )
+        return self._forwards[id(model)]
+
+    def _probabilities(self, model, split: str, batch_size: int) -> np.ndarray:
+        """(N, K) of all texts of a split, in their order."""
+        forward, (tokens, _) = self._forward(model), self._rows(split)
+        order = np.argsort([len(ids) for ids in tokens["tokens"]], kind="stable")
+        found = np.zeros((len(order), len(self.classes)), np.float32)
+        for begin in range(0, len(order), batch_size):
+            chosen = order[begin : begin + batch_size]
+            rows = tf.ragged.constant([tokens["tokens"][i] for i in chosen], tf.int32, ragged_rank=1)
+            found[chosen] = forward(rows.to_tensor()).numpy()
+        return found
+
+    def report(self, model: keras.Model) -> Report:
+        split = self._splits["validation"]
+        probabilities = self._probabilities(model, "validation", self.config.batch_size)
+        targets = self._targets(split, self.classes)
+        images = {}
+        if not self.config.multi_label:
+            labels = targets.argmax(-1)
+            counts = classification.confusion_counts(labels, probabilities.argmax(-1), len(self.classes))
+            images["confusion"] = interpretation.confusion_matrix_picture(counts, self.classes)
+        for number in range(min(EXPLAINED, len(split))):
+            images[f"explain/{number}"] = self._explained(model, split.texts[number])[1]
+        return Report(images=images, texts={"mistakes": self._mistakes(split, targets, probabilities)})
+
+    def _mistakes(self, split: Examples, targets: np.ndarray, probabilities: np.ndarray) -> str:
+        """The texts on which the model is most sure of something wrong, as Markdown."""
+        wrong = np.abs(probabilities - targets).max(axis=1)
+        worst = [index for index in np.argsort(-wrong, kind="stable")[:MISTAKES] if wrong[index] > 0.5]
+        lines = [f"- {self._text(probabilities[i])} (is {split.labels[i]}): {split.texts[i]}" for i in worst]
+        return "\n".join(lines) or "no mistakes"
+
+    def evaluate(self, model: keras.Model, options: EvaluateOptions) -> dict[str, dict[str, float]]:
+        found = {}
+        for name in chosen_splits(list(self._splits), options.split):
+            split = self._splits[name]
+            probabilities = self._probabilities(model, name, options.batch_size)
+            targets = self._targets(split, self.classes)
+            if self.config.multi_label:
+                scores = classification.multi_label_figures(targets, probabilities > 0.5)
+            else:
+                labels, predicted = targets.argmax(-1), probabilities.argmax(-1)
+                counts = classification.confusion_counts(labels, predicted, len(self.classes))
+                figures = classification.ClassFigures.of(counts)
+                Console().print(figures.table(self.classes, f"{name}: {len(split)} texts"))
+                scores = {"accuracy": classification.accuracy(counts), **figures.means()}
+                picture = interpretation.confusion_matrix_picture(counts, self.classes)
+                file = self.run.explain / f"{name}-confusion.png"
+                write_atomically(file, tf.io.encode_png(picture).numpy())
+                print(file)
+            right = (probabilities > 0.5) == (targets > 0.5) if self.config.multi_label else labels == predicted
+            sure = np.maximum(probabilities, 1 - probabilities) if self.config.multi_label else probabilities.max(-1)
+            scores["calibration_error"] = classification.calibration_error(sure.ravel(), right.ravel())
+            print(", ".join(f"{metric} {value:.4f}" for metric, value in scores.items()))
+            baseline = baselines.classify(
+                self._splits["train"], self._splits["validation"], split, self.config.multi_label
+            )
+            print("TF-IDF baseline: " + ", ".join(f"{metric} {value:.4f}" for metric, value in baseline.items()))
+            found[name] = scores | {f"baseline_{metric}": value for metric, value in baseline.items()}
+        return found
+
+    def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterator[dict]:
+        forward = self._forward(model)
+        for begin in range(0, len(rows), options.batch_size):
+            chunk = rows[begin : begin + options.batch_size]
+            errors = [self._error(text) for text in chunk]
+            good = [text for text, error in zip(chunk, errors, strict=True) if not error]
+            answers = iter(forward(self.tokens(tf.constant(good))).numpy() if good else ())
+            for row, (text, error) in enumerate(zip(chunk, errors, strict=True), begin + 1):
+                answer = {"row": row, "source": text}
+                yield answer | ({"error": error} if error else self._answer(next(answers)))
+
+    def _answer(self, probabilities: np.ndarray) -> dict:
+        best = np.argsort(-probabilities, kind="stable")
+        shares = [round(float(probabilities[i]), 4) for i in best]
+        return {
+            "text": self._text(probabilities),
+            "classes": [self.classes[i] for i in best],
+            "probabilities": shares,
+        }
+
+    def _text(self, probabilities: np.ndarray) -> str:
+        best = np.argsort(-probabilities, kind="stable")
+        chosen = [i for i in best if probabilities[i] > 0.5] if self.config.multi_label else best[:1]
+        return ", ".join(f"{self.classes[i]} {probabilities[i]:.1%}" for i in chosen) or "none"
+
+    def explain(self, model: keras.Model, rows: Sequence[str], options: ExplainOptions) -> Iterator[dict]:
+        for row, text in enumerate(rows, 1):
+            answer = {"row": row, "source": text}
+            if error := self._error(text):
+                yield answer | {"error": error}
+            else:
+                said, picture = self._explained(model, text)
+                yield answer | {"text": said, "picture": picture}
+
+    def _explained(self, model, text: str) -> tuple[str, np.ndarray]:
+        """The answer to a text, and a drawing of what it rests on."""
+        found = self._attributed(model, tf.constant([text]))
+        probabilities = found["probabilities"].numpy()[0]
+        tokens = [token.decode("utf-8", errors="replace") for token in found["tokens"].numpy()[0]]
+        said = self._text(probabilities)
+        best = self.classes[int(probabilities.argmax())]
+        return said, contribution_picture(tokens, found["attribution"].numpy()[0], f"{said}   (for and against {best})")
+
+    def _attributed(self, model, texts: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Probabilities of texts (B,), their tokens (B, L), and what each token adds to the likeliest class (B, L)."""
+        ids = self.tokens(texts)
+        mask = ids != 0
+        embedded = tf.cast(model.encoder.embedding(ids), tf.float32)
+        probabilities = self._probabilities_of(model({"tokens": ids}, training=False))
+        attribution = integrated_gradients(
+            lambda points, mask: model.classify(points, mask),
+            embedded,
+            tf.argmax(probabilities, -1, tf.int32),
+            tf.zeros_like(embedded),
+            also=(mask,),
+        )
+        attribution = tf.where(mask, tf.reduce_sum(attribution, axis=-1), 0.0)
+        return {"probabilities": probabilities, "tokens": self.tokenizer.to_pieces(ids), "attribution": attribution}
+
+    def servable(self, model: keras.Model, options: ExportOptions) -> Servable:
+        text = tf.TensorSpec([None], tf.string, name="text")
+        names = tf.constant(self.classes)
+
+        def ranked(probabilities):
+            shares, best = tf.math.top_k(probabilities, len(self.classes))
+            return {"classes": tf.gather(names, best), "probabilities": shares}
+
+        @tf.function(input_signature=[text])
+        def classify(text):
+            return ranked(self._probabilities_of(model({"tokens": self.tokens(text)}, training=False)))
+
+        @tf.function(input_signature=[text])
+        def explain(text):
+            found = self._attributed(model, text)
+            return ranked(found.pop("probabilities")) | found
+
+        # Lengths and batches as they will come: one text, and several with an empty one.
+        several = np.array([*json.loads(self._examples_file.read_text()), ""], object)
+        examples = [{"text": several[:1]}, {"text": several}]
+        return Servable(
+            {"serving_default": classify, "explain": explain},
+            {"serving_default": examples, "explain": examples},
+            [self.tokenizer],
+        )

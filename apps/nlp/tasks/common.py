@@ -1,0 +1,62 @@
+"""What the tasks share: the vocabulary that texts are cut into."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from apps.nlp.config import NlpConfig
+from pipelines.config import override
+from pipelines.runs import Run
+from pipelines.text.character_tokenizer import CharacterTokenizer
+from pipelines.text.tokenizer import Tokenizer, train_sentencepiece
+
+VOCABULARY_SAMPLE = 50_000  # lines that pieces are learnt from
+LONGEST_LINE = 1000  # characters: a longer one is cut, as SentencePiece leaves out those of more than 4192 bytes
+
+
+def vocabulary_file(config: NlpConfig, run: Run) -> Path:
+    return run.assets / {"characters": "characters.json", "pieces": "sentencepiece.model"}[config.units]
+
+
+def make_vocabulary(config: NlpConfig, run: Run, texts: Sequence[str], running_text: bool = False) -> NlpConfig:
+    """Takes the symbols from texts and writes them into the run.
+
+    Args:
+        running_text: whether newlines and blanks in a row belong to the text; of characters they always do.
+
+    Returns:
+        The configuration with the size of the vocabulary.
+    """
+    file = vocabulary_file(config, run)
+    if config.units == "characters":
+        tokenizer = CharacterTokenizer.of(texts)
+        tokenizer.save(file)
+        size = tokenizer.vocabulary_size
+    else:
+        lines = list(_cut(_lines(texts) if running_text else texts))
+        if len(lines) > VOCABULARY_SAMPLE:
+            chosen = np.random.default_rng(config.seed).permutation(len(lines))[:VOCABULARY_SAMPLE]
+            lines = [lines[index] for index in np.sort(chosen)]
+        size = train_sentencepiece(lines, file, config.vocabulary_size, keep_white_space=running_text)
+    return override(config, {"vocabulary_size": size})
+
+
+def load_vocabulary(config: NlpConfig, run: Run) -> CharacterTokenizer | Tokenizer:
+    """What `make_vocabulary` wrote.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    file = vocabulary_file(config, run)
+    return CharacterTokenizer.load(file) if config.units == "characters" else Tokenizer(file)
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from (line + "\n" for line in text.split("\n") if line)
+
+
+def _cut(texts: Iterable[str]) -> Iterator[str]:
+    for text in texts:
+        yield from (text[begin : begin + LONGEST_LINE] for begin in range(0, len(text), LONGEST_LINE))

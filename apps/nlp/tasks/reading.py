@@ -1,0 +1,112 @@
+"""What the tasks that read texts share: rows of token ids, their batches, and an encoder to begin with."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from apps.nlp import data, rows
+from apps.nlp.config import NlpConfig
+from apps.nlp.data import Examples
+from apps.nlp.encoders import TextEncoder
+from apps.nlp.tasks.common import load_vocabulary, make_vocabulary
+from pipelines.batching import epoch_seed
+from pipelines.config import override
+from pipelines.task import Task
+
+
+class ReadingTask(Task):
+    """A task about texts, alone or in pairs, of which at most `max_length` symbols are read."""
+
+    config: NlpConfig
+
+    def prepare(self) -> NlpConfig:
+        train = self._splits["train"]
+        self.config = make_vocabulary(self.config, self.run, [*train.texts, *(train.others or ())])
+        self.load()
+        lengths = self._lengths(train)
+        # A text as long as the limit may have been cut there.
+        cut = float((lengths >= self.config.max_length).mean())
+        self.config = override(
+            self.config, {"buckets": self.config.buckets or rows.boundaries_of(lengths, self.config.max_length)}
+        )
+        print(f"{train.source}: {self._said(train)}; a vocabulary of {self.tokenizer.vocabulary_size:,}")
+        if cut >= 0.001:
+            limit = self.config.max_length
+            print(f"{cut:.1%} of the texts are longer than --max-length {limit}: their ends are not read")
+        return self.config
+
+    def _said(self, examples: Examples) -> str:
+        """What there is to learn from, in a few words."""
+        return f"{len(examples):,} texts"
+
+    def load(self) -> None:
+        self.tokenizer = load_vocabulary(self.config, self.run)
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, Examples]:
+        return data.splits(self.config)
+
+    def tokens(self, texts: tf.Tensor) -> tf.Tensor:
+        """Ids (B, L) of texts (B,), in the graph; what is longer than the limit is cut."""
+        return self.tokenizer.tokenize(texts)[:, : self.config.max_length].to_tensor()
+
+    def _ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of each text."""
+        if not len(texts):
+            return []
+        found = self.tokenizer.tokenize(tf.constant(texts, tf.string))[:, : self.config.max_length]
+        return np.split(found.flat_values.numpy(), found.row_splits.numpy()[1:-1])
+
+    def _token_lists(self, examples: Examples) -> dict[str, list[np.ndarray]]:
+        """The lists of ids that a batch has."""
+        lists = {"tokens": self._ids(examples.texts)}
+        return lists if examples.others is None else lists | {"others": self._ids(examples.others)}
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019  a task lives as long as its process
+    def _rows(self, split: str) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
+        examples = self._splits[split]
+        return self._token_lists(examples), self._columns(examples)
+
+    def _columns(self, examples: Examples) -> dict[str, np.ndarray]:
+        """What a batch has besides tokens."""
+        return {}
+
+    def _lengths(self, examples: Examples) -> np.ndarray:
+        return rows.lengths_of(*self._token_lists(examples).values())
+
+    def _batches(self, split: str, batch_size: int, **options) -> tf.data.Dataset:
+        tokens, columns = self._rows(split)
+        return rows.batches(tokens, columns, self.config.buckets, batch_size, **options)
+
+    def train_batches(self, epoch: int) -> tf.data.Dataset:
+        order = np.random.default_rng(epoch_seed(self.config.seed, epoch)).permutation(len(self._splits["train"]))
+        return self._batches("train", self.config.batch_size, shard=self.shard, order=order)
+
+    def validation_batches(self) -> tf.data.Dataset:
+        return self._batches("validation", self.config.batch_size, shard=self.shard)
+
+    def steps_per_epoch(self) -> int:
+        tokens, _ = self._rows("train")
+        return rows.batch_count(rows.lengths_of(*tokens.values()), self.config.buckets, self.config.batch_size)
+
+    @property
+    def batch_shapes(self) -> int:
+        return len(self.config.buckets)
+
+    @property
+    def _encoder_file(self) -> Path:
+        """Weights of the encoder to begin with: a run needs what they came from no longer."""
+        return self.run.assets / "encoder.npz"
+
+    def _encoder(self) -> TextEncoder:
+        config = self.config
+        encoder = TextEncoder.from_settings(config.model, self.tokenizer.vocabulary_size, config.remat)
+        encoder.build((None, None))
+        return encoder
+
+    def _error(self, text: str) -> str | None:
+        """Why a text cannot be answered."""
+        return None if text.strip() else "empty text; give one to read"

@@ -1,0 +1,255 @@
+"""What only similarity knows: pairs and their scores, the loss, and how answers are scored, shown and searched."""
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+from rich.console import Console
+from rich.table import Table
+from scipy import stats
+
+from apps.nlp import baselines
+from apps.nlp.config import NlpConfig
+from apps.nlp.data import Examples
+from apps.nlp.model import SentenceEncoder
+from apps.nlp.tasks.reading import ReadingTask
+from pipelines import interpretation
+from pipelines.errors import UserError
+from pipelines.export.servable import Servable
+from pipelines.files import write_atomically
+from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions
+from pipelines.task import Report, chosen_splits
+
+EXAMPLES = 8  # pairs that an export is checked with, and a server warms up on
+SHOWN = 10  # pairs in TensorBoard
+SEPARATOR = "\t"  # between the two texts of a pair on the command line
+
+
+class SimilarityTask(ReadingTask):
+    """How alike two texts are, by the angle between their vectors."""
+
+    unit = "pairs"
+    validation_metrics = ("loss", "pearson", "spearman")
+    maximize = frozenset({"pearson", "spearman"})
+
+    @property
+    def _scale_file(self) -> Path:
+        """Least and greatest score of training."""
+        return self.run.assets / "scale.json"
+
+    @property
+    def _rarity_file(self) -> Path:
+        """(V,) what each token weighs at first."""
+        return self.run.assets / "rarity.npy"
+
+    @property
+    def _examples_file(self) -> Path:
+        return self.run.assets / "examples.json"
+
+    def prepare(self) -> NlpConfig:
+        train = self._splits["train"]
+        least, most = float(train.scores.min()), float(train.scores.max())
+        if least == most:
+            raise UserError(f"{train.source}: all pairs have the score {least:g}; there is nothing to learn")
+        write_atomically(self._scale_file, json.dumps({"least": least, "most": most}) + "\n")
+        validation = self._splits["validation"]
+        shown = list(zip(validation.texts, validation.others, strict=True))[:EXAMPLES]
+        write_atomically(self._examples_file, json.dumps(shown, ensure_ascii=False) + "\n")
+        config = super().prepare()
+        file = io.BytesIO()
+        np.save(file, self._inverse_frequencies())
+        write_atomically(self._rarity_file, file.getvalue())
+        return config
+
+    def _said(self, examples: Examples) -> str:
+        return f"{len(examples):,} pairs"
+
+    def load(self) -> None:
+        super().load()
+        about = json.loads(self._scale_file.read_text())
+        self.least, self.most = about["least"], about["most"]
+        self._embedders = {}
+
+    def _columns(self, examples: Examples) -> dict[str, np.ndarray]:
+        return {"score": ((examples.scores - self.least) / (self.most - self.least)).astype(np.float32)}
+
+    def _inverse_frequencies(self) -> np.ndarray:
+        """(V,) the logarithm of how many texts there are for each that has the token; 0 for marks."""
+        tokens, _ = self._rows("train")
+        texts = [*tokens["tokens"], *tokens["others"]]
+        counts = np.zeros(self.tokenizer.vocabulary_size)
+        for ids in texts:
+            counts[np.unique(ids)] += 1
+        found = np.log((1 + len(texts)) / (1 + counts)).astype(np.float32)
+        found[: self.tokenizer.end_id + 1] = 0.0
+        return found
+
+    def build_model(self) -> keras.Model:
+        model = SentenceEncoder(self._encoder(), np.load(self._rarity_file))
+        model({name: ops.ones((1, 2), "int32") for name in ("tokens", "others")})
+        return model
+
+    def sums(self, outputs, batch):
+        weight, score = batch["weight"], batch["score"]
+        loss = ops.square(ops.cast(outputs, "float32") - score)
+        return {"loss": (ops.sum(loss * weight), ops.sum(weight))}
+
+    def _embed(self, model):
+        """From texts (B,) to unit vectors (B, d), traced once a model."""
+        if id(model) not in self._embedders:
+            self._embedders[id(model)] = tf.function(
+                lambda texts: model.embed(self.tokens(texts), training=False),
+                input_signature=[tf.TensorSpec([None], tf.string)],
+            )
+        return self._embedders[id(model)]
+
+    def _vectors(self, model, texts: Sequence[str], batch_size: int) -> np.ndarray:
+        """(N, d) of texts, those of like length together."""
+        embed = self._embed(model)
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        parts = [
+            embed(tf.constant([texts[i] for i in order[b : b + batch_size]])) for b in range(0, len(order), batch_size)
+        ]
+        found = np.concatenate([part.numpy() for part in parts])
+        return found[np.argsort(order)]
+
+    def _cosines(self, model, examples: Examples, batch_size: int) -> np.ndarray:
+        first, second = (self._vectors(model, texts, batch_size) for texts in (examples.texts, examples.others))
+        return np.sum(first * second, axis=1)
+
+    def report(self, model: keras.Model) -> Report:
+        split = self._splits["validation"]
+        cosines = self._cosines(model, split, self.config.batch_size)
+        gaps = self._scaled(cosines) - split.scores
+        worst = np.argsort(-np.abs(gaps), kind="stable")[:SHOWN]
+        lines = [
+            f"- {self._scaled(cosines[i]):.2f} (is {split.scores[i]:.2f}): {split.texts[i]} / {split.others[i]}"
+            for i in worst
+        ]
+        return Report(_correlations(split.scores, cosines), {"mistakes": "\n".join(lines)})
+
+    def _scaled(self, cosines):
+        """Cosines on the scale of the training scores."""
+        return self.least + np.clip(cosines, 0, 1) * (self.most - self.least)
+
+    def evaluate(self, model: keras.Model, options: EvaluateOptions) -> dict[str, dict[str, float]]:
+        found = {}
+        for name in chosen_splits(list(self._splits), options.split):
+            split = self._splits[name]
+            scores = _correlations(split.scores, self._cosines(model, split, options.batch_size))
+            baseline = baselines.similarity(self._splits["train"], split)
+            table = Table(title=f"{name}: {len(split)} pairs", title_justify="left")
+            table.add_column("")
+            for metric in scores:
+                table.add_column(metric, justify="right")
+            table.add_row("model", *(f"{value:.4f}" for value in scores.values()))
+            table.add_row("TF-IDF cosine", *(f"{baseline[metric]:.4f}" for metric in scores))
+            Console().print(table)
+            found[name] = scores | {f"baseline_{metric}": value for metric, value in baseline.items()}
+        return found
+
+    def _pair(self, row: str) -> tuple[str, str] | None:
+        parts = row.split(SEPARATOR)
+        return tuple(parts) if len(parts) == 2 and all(map(str.strip, parts)) else None
+
+    def predict(self, model: keras.Model, rows: Sequence[str], options) -> Iterator[dict]:
+        if options.search:
+            yield from self._search(model, rows, options)
+            return
+        for begin in range(0, len(rows), options.batch_size):
+            chunk = rows[begin : begin + options.batch_size]
+            pairs = [self._pair(row) for row in chunk]
+            good = [pair for pair in pairs if pair]
+            texts = [text for pair in good for text in pair]
+            vectors = iter(self._vectors(model, texts, options.batch_size).reshape(len(good), 2, -1) if good else ())
+            for row, (text, pair) in enumerate(zip(chunk, pairs, strict=True), begin + 1):
+                answer = {"row": row, "source": text}
+                if pair:
+                    cosine = float(np.prod(next(vectors), axis=0).sum())
+                    yield answer | {"text": f"{cosine:.4f}", "similarity": round(cosine, 4)}
+                else:
+                    yield answer | {"error": "takes two texts with a tab between them, or --search FILE"}
+
+    def _search(self, model, rows: Sequence[str], options) -> Iterator[dict]:
+        """The lines of a file that are nearest to each row."""
+        try:
+            lines = [line for line in options.search.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except OSError as error:
+            raise UserError(f"--search {options.search}: {error.strerror.lower()}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"--search {options.search}: not UTF-8 text ({error.reason} at byte {error.start})"
+            ) from None
+        if not lines:
+            raise UserError(f"--search {options.search}: no lines in it")
+        known = self._vectors(model, lines, options.batch_size)
+        for row, text in enumerate(rows, 1):
+            answer = {"row": row, "source": text}
+            if error := self._error(text):
+                yield answer | {"error": error}
+                continue
+            cosines = known @ self._vectors(model, [text], 1)[0]
+            best = np.argsort(-cosines, kind="stable")[: options.nearest]
+            found = [
+                {"text": f"{cosines[i]:.4f}  {lines[i]}", "line": lines[i], "similarity": float(cosines[i])}
+                for i in best
+            ]
+            yield answer | found[0] | ({"others": found[1:]} if found[1:] else {})
+
+    def explain(self, model: keras.Model, rows: Sequence[str], options: ExplainOptions) -> Iterator[dict]:
+        for row, text in enumerate(rows, 1):
+            answer = {"row": row, "source": text}
+            if not (pair := self._pair(text)):
+                yield answer | {"error": "takes two texts with a tab between them"}
+                continue
+            shares, *tokens = self._attributed(model, *(tf.constant([side]) for side in pair))
+            pieces = [[piece.decode("utf-8", errors="replace") for piece in side.numpy()[0]] for side in tokens]
+            said = f"{float(tf.reduce_sum(shares)):.4f}"
+            yield answer | {
+                "text": said,
+                "picture": interpretation.attention_heatmap(shares.numpy()[0], *pieces[::-1], said),
+            }
+
+    def _attributed(self, model, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What each pair of tokens adds to the cosine (B, L, M), exactly; and both texts' tokens (B, L), (B, M)."""
+        ids = self.tokens(first), self.tokens(second)
+        one, other = (model.parts(side) for side in ids)
+        return tf.einsum("bld,bmd->blm", one, other), *(self.tokenizer.to_pieces(side) for side in ids)
+
+    def servable(self, model: keras.Model, options: ExportOptions) -> Servable:
+        text, first, second = (tf.TensorSpec([None], tf.string, name=name) for name in ("text", "text_a", "text_b"))
+
+        @tf.function(input_signature=[first, second])
+        def similarity(text_a, text_b):
+            vectors = model.embed(self.tokens(text_a)), model.embed(self.tokens(text_b))
+            return {"similarity": tf.reduce_sum(vectors[0] * vectors[1], axis=-1)}
+
+        @tf.function(input_signature=[text])
+        def embed(text):
+            return {"vector": model.embed(self.tokens(text))}
+
+        @tf.function(input_signature=[first, second])
+        def explain(text_a, text_b):
+            shares, tokens_a, tokens_b = self._attributed(model, text_a, text_b)
+            return {"shares": shares, "tokens_a": tokens_a, "tokens_b": tokens_b}
+
+        # Lengths and batches as they will come: one pair, and several with an empty text.
+        pairs = np.array([*json.loads(self._examples_file.read_text()), ["", "a"]], object)
+        examples = [{"text_a": rows[:, 0], "text_b": rows[:, 1]} for rows in (pairs[:1], pairs)]
+        return Servable(
+            {"serving_default": similarity, "embed": embed, "explain": explain},
+            {"serving_default": examples, "embed": [{"text": pairs[:, 0]}], "explain": examples},
+            [self.tokenizer],
+        )
+
+
+def _correlations(scores: np.ndarray, cosines: np.ndarray) -> dict[str, float]:
+    return {
+        "pearson": float(stats.pearsonr(scores, cosines).statistic),
+        "spearman": float(stats.spearmanr(scores, cosines).statistic),
+    }
