@@ -8,7 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import keras
 import tensorflow as tf
 
 from pipelines import inputs
@@ -23,7 +22,7 @@ from pipelines.files import naming_full_disk, write_atomically
 from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions, RunOptions
 from pipelines.runs import Run
 from pipelines.task import Task
-from pipelines.training.checkpoints import Checkpoints
+from pipelines.trained import prepare_keras, restore
 from pipelines.training.loop import Trainer, total_steps
 
 
@@ -95,50 +94,9 @@ def _plan(distribution: Distribution, config: TrainConfig, task: Task) -> str:
     return f"{distribution}{parts} a step on each, in {shapes} static shape{'s'[: shapes > 1]}{compiled}"
 
 
-def prepare_keras(config: TrainConfig) -> None:
-    # Before anything draws random numbers or makes a layer.
-    keras.utils.set_random_seed(config.seed)
-    keras.config.set_dtype_policy(config.precision)
-
-
-@dataclasses.dataclass
-class _Trained:
-    """A run's task, and its model with the weights asked for."""
-
-    run: Run
-    task: Task
-    model: keras.Model
-    steps: list[int]  # of the checkpoints that the weights are from, the last one the newest
-
-    def __str__(self):
-        mean = f", mean of {len(self.steps)} checkpoints from step {self.steps[0]}" if len(self.steps) > 1 else ""
-        return f"run {self.run.path}, checkpoint of step {self.steps[-1]}{mean}"
-
-
-def _restore(app: App, options: RunOptions) -> _Trained:
-    run = Run.find(app.name, options.run_dir)
-    config = run.read_config(app)
-    checkpoints = Checkpoints(run.checkpoints)
-    chosen = options.checkpoint
-    if chosen == "auto":
-        chosen = "newest" if options.average > 1 else "best"
-    step = checkpoints.resolve(chosen)
-    prepare_keras(config)
-    task = app.task()(config, run)
-    task.load()
-    model = task.build_model()
-    # Averages are what validation saw; without averaging the weights themselves are.
-    kind = "averages" if config.optimizer.average_decay else "weights"
-    values = {
-        kind: [v.value for v in model.trainable_variables],
-        "state": [v.value for v in model.non_trainable_variables],
-    }
-    return _Trained(run, task, model, checkpoints.restore_mean(values, step, options.average))
-
-
 def evaluate(app: App, options: EvaluateOptions) -> None:
     """Measures a run on held-out data and writes `metrics.json`."""
-    trained = _restore(app, options)
+    trained = restore(app, options)
     print(trained)
     origin = {"step": trained.steps[-1], "options": _noted(options)}
     splits = {name: found | origin for name, found in trained.task.evaluate(trained.model, options).items()}
@@ -149,7 +107,7 @@ def evaluate(app: App, options: EvaluateOptions) -> None:
 def predict(app: App, options: PredictOptions) -> None:
     """Answers inputs from the arguments, a file or standard input."""
     rows, source = inputs.read(options)
-    trained = _restore(app, options)
+    trained = restore(app, options)
     rows = inputs.open_folders(rows) if trained.task.takes_files else rows
     if trained.task.streams and len(rows) == 1 and sys.stdout.isatty() and not options.json:
         for part in inputs.good(trained.task.stream(trained.model, rows[0], options), 1, source, options):
@@ -167,7 +125,7 @@ def predict(app: App, options: PredictOptions) -> None:
 def explain(app: App, options: ExplainOptions) -> None:
     """Draws for each input what the model's answer rests on."""
     rows, source = inputs.read(options)
-    trained = _restore(app, options)
+    trained = restore(app, options)
     rows = inputs.open_folders(rows) if trained.task.takes_files else rows
     folder = options.output or trained.run.explain
     for answer in inputs.good(trained.task.explain(trained.model, rows, options), len(rows), source, options):
@@ -186,7 +144,7 @@ def export(app: App, options: ExportOptions) -> None:
     """Writes a SavedModel that takes raw inputs, checks it as a server would see it, and publishes it."""
     # Its answers are compared with those of another process, which are computed where every machine computes alike.
     tf.config.set_visible_devices([], "GPU")
-    trained = _restore(app, options)
+    trained = restore(app, options)
     print(trained)
     base = options.output / app.name
     origin = {

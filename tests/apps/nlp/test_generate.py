@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from apps.nlp.__main__ import APP
+from apps.nlp.app import APP
 from apps.nlp.config import NlpConfig, NlpPredictOptions, SamplingConfig
 from apps.nlp.pictures import _placed, surprise_picture
 from apps.nlp.tasks.common import load_vocabulary, make_vocabulary
@@ -19,6 +19,7 @@ from pipelines import commands
 from pipelines.batching import WHOLE, Shard
 from pipelines.runs import Run
 from pipelines.text.character_tokenizer import CharacterTokenizer
+from pipelines.trained import restore
 from tests.apps import command_line
 from tests.replicas import check_replicas
 
@@ -57,7 +58,7 @@ def trained(files, tmp_path_factory):
 @pytest.fixture(scope="module")
 def restored(trained):
     """The task of that run, and its model."""
-    found = commands._restore(APP, NlpPredictOptions(run_dir=trained[0]))
+    found = restore(APP, NlpPredictOptions(run_dir=trained[0]))
     return found.task, found.model
 
 
