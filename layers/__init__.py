@@ -10,6 +10,7 @@ from layers.convolution import Conv1D, Conv2D
 from layers.depthwise import DepthwiseConv1D, DepthwiseConv2D, DepthwiseSeparableConv2D
 from layers.dropout import Dropout
 from layers.embedding import TiedEmbedding
+from layers.lora import add_adapters, trainable_share
 from layers.min_gru import MinGRU
 from layers.normalisation import BatchNormalization, normalisation
 from layers.pooling import (
@@ -67,7 +68,9 @@ __all__ = [
     "TiedEmbedding",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
+    "add_adapters",
     "donated_caches",
     "normalisation",
     "rematerialise",
+    "trainable_share",
 ]

@@ -12,8 +12,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipelines import config
 from pipelines.cluster import Cluster
@@ -26,6 +27,21 @@ from pipelines.serving import settings as serving
 # 10 seconds for a sign of life.
 LINGER_SECONDS = 12.0
 STARTED = time.time()  # before TensorFlow's import, which is part of the time a user waits
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command that one app alone has.
+
+    Args:
+        summary: One line for the help text.
+        parse: (flags, the command to name in the help text) -> options. It imports nothing that takes long.
+        run: Does what the options ask for.
+    """
+
+    summary: str
+    parse: Callable[[Sequence[str], str], Any]
+    run: Callable[[Any], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +58,7 @@ class App:
         explain: Options class of `explain`.
         export: Options class of `export`.
         query: Options class of `query`.
+        commands: Commands that only this app has, by name.
     """
 
     name: str
@@ -53,6 +70,7 @@ class App:
     explain: type[ExplainOptions] = ExplainOptions
     export: type[ExportOptions] = ExportOptions
     query: type[QueryOptions] = QueryOptions
+    commands: Mapping[str, Command] = dataclasses.field(default_factory=dict)
 
 
 COMMANDS = {
@@ -118,16 +136,19 @@ def _fail(message: str) -> None:
 
 def _dispatch(app: App, arguments: list[str]) -> None:
     program = f"python -m apps.{app.name}"
+    summaries = COMMANDS | {name: own.summary for name, own in app.commands.items()}
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} COMMAND [FLAGS]\n\n{app.summary}\n\ncommands:")
-        for name, summary in COMMANDS.items():
+        for name, summary in summaries.items():
             print(f"  {name:10} {summary}")
         print(f"\nThe flags of a command: {program} COMMAND --help")
         return
     command, *rest = arguments
-    if command not in COMMANDS:
-        raise UserError(f"unknown command '{command}'{config.nearest(command, list(COMMANDS))}")
+    if command not in summaries:
+        raise UserError(f"unknown command '{command}'{config.nearest(command, list(summaries))}")
     program = f"{program} {command}"
+    if own := app.commands.get(command):
+        return own.run(own.parse(rest, program))
     if command == "train":
         settings = _train_config(app, rest, program)
         if settings is None:

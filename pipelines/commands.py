@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import math
 import re
 import sys
 import time
 from pathlib import Path
 
+import keras
 import tensorflow as tf
 
 from pipelines import inputs
@@ -40,7 +42,7 @@ def train(app: App, config: TrainConfig) -> None:
             config = trainer.choose_jit()
         if distribution.is_chief:
             run.write_config(app.name, config)
-        print(f"run {run.path}: {model.count_params():,} parameters, {total_steps(task, config):,} steps planned")
+        print(f"run {run.path}: {_parameters(model)}, {total_steps(task, config):,} steps planned")
         print(_plan(distribution, config, task))
         with naming_full_disk(run.path):
             trainer.fit()
@@ -83,6 +85,14 @@ def prepare(
         config = from_dict(app.config(), found["config"], str(run.path))
         task = app.task()(config, run, distribution.shard)
     return run, config, task
+
+
+def _parameters(model: keras.Model) -> str:
+    """How many there are, and where some are kept as they are how many are trained."""
+    count = model.count_params()
+    trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    some = f", {trained:,} of them trained ({trained / count:.2%})" if trained < count else ""
+    return f"{count:,} parameters{some}"
 
 
 def _plan(distribution: Distribution, config: TrainConfig, task: Task) -> str:
@@ -133,6 +143,9 @@ def explain(app: App, options: ExplainOptions) -> None:
             file = folder / f"{answer['row']:04d}-{_slug(answer['source'])}.png"
             write_atomically(file, tf.io.encode_png(answer["picture"]).numpy())
             print(f"{answer['text']}\n{file}")
+            if "page" in answer:
+                write_atomically(file.with_suffix(".html"), answer["page"])
+                print(file.with_suffix(".html"))
 
 
 def _slug(text: str) -> str:
@@ -155,7 +168,8 @@ def export(app: App, options: ExportOptions) -> None:
     }
     with versions.publishing(base, options.version, options.keep) as made, naming_full_disk(base):
         print("writing and checking the SavedModel; this takes half a minute")
-        write(made.directory, app.name, trained.model, trained.task.servable(trained.model, options), origin)
+        servable = trained.task.servable(trained.model, options)
+        write(made.directory, app.name, trained.model, servable, origin, options.quantize)
         try:
             print(check(made.directory))
         except UserError as error:

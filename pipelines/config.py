@@ -125,6 +125,10 @@ class TrainConfig:
         """Model settings of the named size. An app with several kinds of model gives those of the chosen one."""
         return self.sizes.get(self.size, {})
 
+    def recipe(self) -> Mapping:
+        """Default settings that go with the data set. An app with several tasks gives those of the chosen one."""
+        return {} if self.train else self.recipes.get(self.dataset, {})
+
     def check(self) -> None:
         """Raises UserError for values that are of the right type and yet make no sense. Apps add their own."""
         require_at_least(1, self, "epochs", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints")
@@ -337,7 +341,7 @@ def resolve(kind: type[Config], file: Path | None, arguments: Sequence[str], pro
         return parse(base, arguments, program)
 
     draft = lay_over(kind())  # names the data set and the size, which decide the defaults
-    recipe = {} if draft.train else kind.recipes.get(draft.dataset, {})
+    recipe = draft.recipe()
     size = {"size": draft.size, "model": draft.size_settings()}
     base = parse(kind(), to_flags(size, kind()), program)
     return lay_over(parse(base, to_flags(recipe, base), program))

@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -16,6 +19,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Writes an .npy file, whole or not at all."""
+    file = io.BytesIO()
+    np.save(file, array)
+    write_atomically(path, file.getvalue())
 
 
 def flush_to_disk(path: Path) -> None:

@@ -20,6 +20,8 @@ class RunOptions:
     checkpoint: str = "auto"
     # Use the mean of the weights of this many checkpoints: the one above and those before it.
     average: int = 1
+    # Round large weights to int8, with a scale a channel; an export then keeps them so, in a quarter of the space.
+    quantize: Literal["none", "int8"] = "none"
 
     def check(self) -> None:
         """Refuses values out of range, those of an app's nested options too."""

@@ -161,7 +161,8 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def explain(self, model: keras.Model, rows: Sequence[str], options: ExplainOptions) -> Iterable[dict[str, Any]]:
-        """As `predict`; an answer also has its `source` and a `picture`, uint8 of shape (height, width, 3)."""
+        """As `predict`; an answer also has its `source` and a `picture`, uint8 of shape (height, width, 3). The same
+        may be there as a `page` of HTML."""
 
     @abc.abstractmethod
     def servable(self, model: keras.Model, options: ExportOptions) -> Servable:

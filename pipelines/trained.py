@@ -7,6 +7,7 @@ import keras
 from pipelines.cli import App
 from pipelines.config import TrainConfig
 from pipelines.options import RunOptions
+from pipelines.quantisation import round_weights
 from pipelines.runs import Run
 from pipelines.task import Task
 from pipelines.training.checkpoints import Checkpoints
@@ -26,10 +27,12 @@ class Trained:
     task: Task
     model: keras.Model
     steps: list[int]  # of the checkpoints that the weights are from, the last one the newest
+    quantize: str = "none"  # what large weights are rounded to
 
     def __str__(self):
         mean = f", mean of {len(self.steps)} checkpoints from step {self.steps[0]}" if len(self.steps) > 1 else ""
-        return f"run {self.run.path}, checkpoint of step {self.steps[-1]}{mean}"
+        rounded = f", weights rounded to {self.quantize}" if self.quantize != "none" else ""
+        return f"run {self.run.path}, checkpoint of step {self.steps[-1]}{mean}{rounded}"
 
 
 def restore(app: App, options: RunOptions, beside: bool = False) -> Trained:
@@ -39,7 +42,7 @@ def restore(app: App, options: RunOptions, beside: bool = False) -> Trained:
         beside: another model is at work too; seed and types of layers stay what they are for that.
 
     Raises:
-        UserError: there is no such run or checkpoint, or it is damaged.
+        UserError: there is no such run or checkpoint, it is damaged, or its weights cannot be quantised.
     """
     run = Run.find(app.name, options.run_dir)
     config = run.read_config(app)
@@ -59,4 +62,7 @@ def restore(app: App, options: RunOptions, beside: bool = False) -> Trained:
         kind: [v.value for v in model.trainable_variables],
         "state": [v.value for v in model.non_trainable_variables],
     }
-    return Trained(run, task, model, checkpoints.restore_mean(values, step, options.average))
+    steps = checkpoints.restore_mean(values, step, options.average)
+    if options.quantize == "int8":
+        round_weights(model)
+    return Trained(run, task, model, steps, options.quantize)

@@ -1,7 +1,8 @@
 """What the command line has to know of this app."""
 
+from apps.nlp import plan
 from apps.nlp.config import NlpConfig, NlpExportOptions, NlpPredictOptions
-from pipelines.cli import App
+from pipelines.cli import App, Command
 
 
 def _task():
@@ -20,4 +21,5 @@ APP = App(
     task=_task,
     predict=NlpPredictOptions,
     export=NlpExportOptions,
+    commands={"plan": Command("count what training a transformer would take", plan.parse, plan.run)},
 )

@@ -47,6 +47,18 @@ class ModelConfig:
     kernel_size: int = 5
     # Dropout on embeddings and on the output of each layer or sub-layer.
     dropout: float = 0.1
+    # Share of the words that training hides from the encoder, each as a whole (Iyyer et al. 2015).
+    word_dropout: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationConfig:
+    """How a --teacher is learnt from."""
+
+    # Share of the loss that is the difference from the teacher; the rest is that from the labels.
+    share: float = 0.5
+    # Above 1, more of what the teacher says about unlikely answers is learnt.
+    temperature: float = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +76,8 @@ class NlpConfig(TrainConfig):
         "small": {"width": 384, "layers": 6, "heads": 6, "kv_heads": 2, "feedforward": 1536},
         "base": {"width": 768, "layers": 16, "heads": 12, "kv_heads": 4, "feedforward": 3072},
     }
+    # By task and data set.
+    recipes: ClassVar[Mapping[str, Mapping]] = {}
     automatic: ClassVar[frozenset[str]] = frozenset({"jit", "vocabulary_size", "buckets"})
 
     # What to learn: classes of texts, how alike two texts are, the next symbol of a text, or words that were hidden.
@@ -86,9 +100,9 @@ class NlpConfig(TrainConfig):
     max_length: int = 128
     # Static lengths to which batches are padded; empty chooses them from the data.
     buckets: tuple[int, ...] = ()
-    # Run whose encoder to begin with: one of --task pretrain, or of --task generate.
+    # Run whose encoder to begin with, and whose vocabulary to take: one of --task pretrain, generate or any other.
     init_from: Path | None = None
-    # Run whose answers to learn from besides the labels: a larger model of the same task and vocabulary.
+    # Run whose answers to learn from besides the labels (Hinton et al. 2015): a larger model of the same task.
     teacher: Path | None = None
     # Train low-rank adapters of this rank in place of the weights they stand beside (Hu et al. 2022); 0 trains all.
     lora: int = 0
@@ -97,9 +111,13 @@ class NlpConfig(TrainConfig):
     # Share of the symbols that pretraining hides.
     mask_share: float = 0.15
 
+    distillation: DistillationConfig = DistillationConfig()
     model: ModelConfig = ModelConfig()
     early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    def recipe(self) -> Mapping:
+        return {} if self.train else self.recipes.get(self.task, {}).get(self.dataset, {})
 
     def size_settings(self) -> Mapping:
         return (self.generator_sizes if self.task == "generate" else self.sizes)[self.size]
@@ -117,11 +135,24 @@ class NlpConfig(TrainConfig):
             raise UserError(f"--model.kv-heads {model.kv_heads}: takes a divisor of --model.heads {model.heads}")
         for name, share in (
             ("model.dropout", model.dropout),
+            ("model.word-dropout", model.word_dropout),
             ("label-smoothing", self.label_smoothing),
             ("mask-share", self.mask_share),
         ):
             if not 0 <= share < 1:
                 raise UserError(f"--{name} {share}: takes a share from 0 to below 1")
+        if not 0 <= self.distillation.share <= 1 or self.distillation.temperature <= 0:
+            raise UserError("--distillation.share takes a share from 0 to 1, --distillation.temperature more than 0")
+        if self.teacher and self.task == "pretrain":
+            raise UserError("--teacher goes with --task classify, similarity and generate; pretrain has no answers")
+        if model.backbone and self.task not in ("classify", "similarity"):
+            raise UserError(f"--model.backbone goes with --task classify and similarity, not with {self.task}")
+        if self.init_from and model.backbone:
+            raise UserError("--init-from and --model.backbone: an encoder begins with one of the two")
+        if self.lora and not (self.init_from or model.backbone):
+            raise UserError("--lora adapts what was trained before: give --init-from or --model.backbone")
+        if self.lora and not model.backbone and model.encoder != "transformer":
+            raise UserError("--lora goes with --model.encoder transformer")
         if self.task == "generate" and (model.encoder != "transformer" or self.label_smoothing):
             raise UserError(
                 "--task generate is a transformer without label smoothing: leave --model.encoder and that out"

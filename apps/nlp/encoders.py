@@ -19,7 +19,8 @@ class TextEncoder(stock.Layer):
     Args:
         vocabulary_size: V, id 0 being padding.
         kind: "cnn", "rnn" or "transformer".
-        width, layers, heads, kv_heads, feedforward, kernel_size, dropout: See `ModelConfig`; width is d below.
+        width, layers, heads, kv_heads, feedforward, kernel_size, dropout, word_dropout: See `ModelConfig`; width is d
+            below.
         remat: Whether training keeps only the input of each block and computes the rest again on the way back.
 
     Call arguments:
@@ -46,6 +47,7 @@ class TextEncoder(stock.Layer):
         feedforward=512,
         kernel_size=5,
         dropout=0.1,
+        word_dropout=0.0,
         remat=False,
         **kwargs,
     ):
@@ -60,10 +62,13 @@ class TextEncoder(stock.Layer):
             "feedforward": feedforward,
             "kernel_size": kernel_size,
             "dropout": dropout,
+            "word_dropout": word_dropout,
             "remat": remat,
         }
         self.remat = remat
+        self.width = self.embedding_width = width
         self.embedding = TiedEmbedding(vocabulary_size, width, name="embedding")
+        self.word_dropout = WordDropout(word_dropout, name="word_dropout")
         self.dropout = Dropout(dropout, name="dropout")
 
         def block(number):
@@ -91,12 +96,12 @@ class TextEncoder(stock.Layer):
 
     @classmethod
     def from_settings(cls, settings: ModelConfig, vocabulary_size: int, remat: bool = False, **kwargs) -> "TextEncoder":
-        names = ("width", "layers", "heads", "kv_heads", "feedforward", "kernel_size", "dropout")
+        names = ("width", "layers", "heads", "kv_heads", "feedforward", "kernel_size", "dropout", "word_dropout")
         chosen = {name: getattr(settings, name) for name in names}
         return cls(vocabulary_size, settings.encoder, **chosen, remat=remat, name="encoder", **kwargs)
 
     def build(self, tokens_shape=None):
-        states = (None, None, self.settings["width"])
+        states = (None, None, self.width)
         self.embedding.build((None, None))
         for block in self.blocks:
             block.build(states)
@@ -107,7 +112,7 @@ class TextEncoder(stock.Layer):
 
     def encode(self, embedded, mask, training=None):
         """The states of tokens given by their embeddings (B, L, d), and which of them are real (B, L)."""
-        x = self.dropout(embedded, training=training)
+        x = self.dropout(self.word_dropout(embedded, training=training), training=training)
         for block in self.blocks:
             if self.remat and training:
                 x = rematerialise(block, x, mask=mask, training=training)
@@ -116,7 +121,7 @@ class TextEncoder(stock.Layer):
         return self.norm(x)
 
     def compute_output_shape(self, tokens_shape):
-        return (*tokens_shape, self.settings["width"])
+        return (*tokens_shape, self.width)
 
     def get_config(self):
         return super().get_config() | {"dtype": dtype_config(self), **self.settings}
@@ -151,6 +156,14 @@ class AroundBlock(stock.Layer):
     @classmethod
     def from_config(cls, config):
         return cls(**config | {"layer": keras.saving.deserialize_keras_object(config["layer"])})
+
+
+@keras.saving.register_keras_serializable(package="espalier")
+class WordDropout(Dropout):
+    """Dropout of whole embeddings (B, L, d): a classifier must not rest on a few words (Iyyer et al. 2015)."""
+
+    def _mask_shape(self, inputs):
+        return (*ops.shape(inputs)[:-1], 1)
 
 
 def mean_pool(states, mask):

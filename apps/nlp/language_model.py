@@ -57,8 +57,8 @@ class LanguageModel(keras.Model):
         self.settings = dict(zip(SETTINGS, (width, layers, heads, kv_heads, feedforward, dropout), strict=True))
         self.context = context
         self.remat = remat
-        self.embedding = TiedEmbedding(vocabulary_size, width)
-        self.dropout = Dropout(dropout)
+        self.embedding = TiedEmbedding(vocabulary_size, width, name="embedding")
+        self.dropout = Dropout(dropout, name="dropout")
         self.blocks = [
             TransformerDecoderBlock(
                 heads,
@@ -73,7 +73,7 @@ class LanguageModel(keras.Model):
             for i in range(layers)
         ]
         # Pre-norm blocks leave their sums unnormalised; one norm closes the stack.
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-5)
+        self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
 
     @classmethod
     def from_settings(cls, config: ModelConfig, vocabulary_size: int, context: int, remat: bool = False) -> Self:

@@ -5,18 +5,24 @@ import keras
 from keras import layers as stock
 from keras import ops
 
-from apps.nlp.encoders import TextEncoder, max_pool, mean_pool
+from apps.nlp.encoders import TextEncoder, WordDropout, max_pool, mean_pool
 from layers import Dropout
 
 
 @keras.saving.register_keras_serializable(package="espalier")
 class TextClassifier(keras.Model):
-    """From token ids to a logit for each class: of the mean and of the greatest of each feature over the text.
+    """From token ids to a logit for each class.
+
+    logits = W · [mean of states, greatest of each feature] + Σ_t e(token_t)
+
+    What a token says for each class by itself, e, begins as what counting found, and W begins as zero: learning starts
+    from naive Bayes (Wang & Manning 2012), and finds what words mean together.
 
     Args:
         encoder: what reads.
-        classes: K.
-        dropout: before the last layer.
+        evidence: (V, K) what each token says for each class at first, in nats.
+        dropout: on what the encoder found.
+        word_dropout: on what each token says by itself.
 
     Call arguments:
         inputs: a batch with `tokens` (B, L), where id 0 is padding.
@@ -25,19 +31,38 @@ class TextClassifier(keras.Model):
         Logits (B, K) float32.
     """
 
-    def __init__(self, encoder: TextEncoder, classes: int, dropout: float, **kwargs):
+    def __init__(self, encoder: TextEncoder, evidence, dropout: float, word_dropout: float, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
-        self.classes = classes
+        self.first_evidence = evidence
         self.dropout = Dropout(dropout, name="dropout")
-        self.logits = stock.Dense(classes, dtype="float32", name="logits")
+        self.word_dropout = WordDropout(word_dropout, dtype="float32", name="word_dropout")
+        self.logits = stock.Dense(evidence.shape[1], kernel_initializer="zeros", dtype="float32", name="logits")
+
+    def build(self, input_shape=None):
+        self.evidence = self.add_weight(
+            self.first_evidence.shape,
+            name="evidence",
+            autocast=False,
+            initializer=lambda shape, dtype: ops.convert_to_tensor(self.first_evidence, dtype),
+        )
+        if not self.encoder.built:
+            self.encoder.build((None, None))
+        self.logits.build((None, 2 * self.encoder.width))
 
     def call(self, inputs, training=False):
         tokens = inputs["tokens"]
-        return self.classify(self.encoder.embedding(tokens), ops.not_equal(tokens, 0), training=training)
+        found = self.classify(self.encoder.embedding(tokens), ops.not_equal(tokens, 0), training=training)
+        return found + ops.sum(self.word_dropout(self.weigh(tokens), training=training), axis=1)
+
+    def weigh(self, tokens):
+        """What each token says for each class by itself, (B, L, K) float32; nothing where it is padding."""
+        found = ops.take(self.evidence, tokens, axis=0)
+        return ops.where(ops.not_equal(tokens, 0)[:, :, None], found, 0.0)
 
     def classify(self, embedded, mask, training=False):
-        """Logits of texts given by the embeddings of their tokens (B, L, d), and which of them are real (B, L)."""
+        """What the encoder finds for each class (B, K), of texts given by the embeddings of their tokens (B, L, d) and
+        which of them are real (B, L)."""
         states = self.encoder.encode(embedded, mask, training=training)
         pooled = ops.concatenate([mean_pool(states, mask), max_pool(states, mask)], axis=-1)  # (B, 2 d)
         return self.logits(self.dropout(pooled, training=training))
@@ -55,7 +80,7 @@ class SentenceEncoder(keras.Model):
 
     Args:
         encoder: what reads.
-        inverse_frequencies: (V,) how rare each token is; 0 for marks.
+        inverse_frequencies: (V,) how rare each token is.
 
     Call arguments:
         inputs: a batch with `tokens` (B, L) and `others` (B, L), the two texts of each pair.
@@ -72,18 +97,19 @@ class SentenceEncoder(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.inverse_frequencies = inverse_frequencies
-        width = encoder.settings["width"]
+        width = encoder.embedding_width
         self.projection = stock.Dense(width, use_bias=False, kernel_initializer="zeros", name="projection")
 
     def build(self, input_shape=None):
         self.token_weights = self.add_weight(
             (len(self.inverse_frequencies),),
             name="token_weights",
+            autocast=False,
             initializer=lambda shape, dtype: ops.convert_to_tensor(self.inverse_frequencies, dtype),
         )
         if not self.encoder.built:
             self.encoder.build((None, None))
-        self.projection.build((None, None, self.encoder.settings["width"]))
+        self.projection.build((None, None, self.encoder.width))
 
     def call(self, inputs, training=False):
         first, second = (self.embed(inputs[name], training=training) for name in ("tokens", "others"))
@@ -98,7 +124,7 @@ class SentenceEncoder(keras.Model):
         mask = ops.not_equal(tokens, 0)
         embedded = self.encoder.embedding(tokens)
         states = self.projection(self.encoder.encode(embedded, mask, training=training))
-        weights = ops.take(ops.cast(self.token_weights, "float32"), tokens, axis=0)
+        weights = ops.take(self.token_weights, tokens, axis=0)
         found = ops.where(mask, weights, 0.0)[:, :, None] * ops.cast(embedded + states, "float32")
         total = ops.sum(found, axis=1, keepdims=True)  # (B, 1, d)
         return found * ops.rsqrt(ops.maximum(ops.sum(ops.square(total), axis=-1, keepdims=True), 1e-12))
@@ -114,20 +140,20 @@ class MaskedLanguageModel(keras.Model):
         encoder: what reads.
 
     Call arguments:
-        inputs: a batch with `tokens` (B, L), some of them hidden.
+        inputs: a batch with `tokens` (B, L), some of them hidden, and maybe the `places` (B, P) to guess at.
 
     Returns:
-        Logits (B, L, V).
+        Logits (B, P, V), without `places` of all tokens (B, L, V).
     """
 
     def __init__(self, encoder: TextEncoder, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
-        self.transform = stock.Dense(encoder.settings["width"], activation="gelu", name="transform")
+        self.transform = stock.Dense(encoder.width, activation="gelu", name="transform")
         self.norm = stock.LayerNormalization(epsilon=1e-5, name="norm")
 
     def build(self, input_shape=None):
-        size, width = (self.encoder.settings[name] for name in ("vocabulary_size", "width"))
+        size, width = self.encoder.settings["vocabulary_size"], self.encoder.width
         self.bias = self.add_weight((size,), name="bias", initializer="zeros")
         if not self.encoder.built:
             self.encoder.build((None, None))
@@ -136,4 +162,6 @@ class MaskedLanguageModel(keras.Model):
 
     def call(self, inputs, training=False):
         states = self.encoder(inputs["tokens"], training=training)
+        if "places" in inputs:
+            states = ops.take_along_axis(states, inputs["places"][:, :, None], axis=1)
         return self.encoder.embedding(self.norm(self.transform(states)), reverse=True) + self.bias

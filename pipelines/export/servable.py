@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from pipelines.quantisation import StoredWeights
+
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 ORIGIN_FILE = Path("assets.extra", "origin.json")
 
@@ -39,14 +41,16 @@ class _Exported(tf.Module):
     Keras': an export of the Keras model itself saves copies, loads in Python, and fails on the server.
     """
 
-    def __init__(self, model: keras.Model, servable: Servable):
+    def __init__(self, variables: Sequence[tf.Variable], parts: Sequence[tf.Module], functions: Mapping):
         super().__init__()
-        self.model_variables = [variable.value for variable in model.variables]
-        self.parts = list(servable.parts)
-        self.functions = dict(servable.signatures)
+        self.model_variables = list(variables)
+        self.parts = list(parts)
+        self.functions = dict(functions)
 
 
-def write(directory: Path, name: str, model: keras.Model, servable: Servable, origin: Mapping) -> None:
+def write(
+    directory: Path, name: str, model: keras.Model, servable: Servable, origin: Mapping, quantize: str = "none"
+) -> None:
     """Writes a SavedModel with its warm-up requests.
 
     Args:
@@ -55,9 +59,17 @@ def write(directory: Path, name: str, model: keras.Model, servable: Servable, or
         model: whose variables the signatures read.
         servable: what to export.
         origin: where the model comes from, to be kept with it.
+        quantize: `int8` keeps large weights so, `none` all of them as they are.
+
+    Raises:
+        UserError: a weight cannot be quantised.
     """
-    signatures = dict(servable.signatures)
-    tf.saved_model.save(_Exported(model, servable), str(directory), signatures=signatures)
+    signatures, variables = dict(servable.signatures), [variable.value for variable in model.variables]
+    if quantize == "int8":
+        stored = StoredWeights(model)
+        signatures = {name: stored.reading(function) for name, function in signatures.items()}
+        variables = stored.variables
+    tf.saved_model.save(_Exported(variables, servable.parts, signatures), str(directory), signatures=signatures)
     extra = directory / WARMUP_FILE.parent
     extra.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(directory / WARMUP_FILE)) as file:

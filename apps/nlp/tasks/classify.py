@@ -12,20 +12,25 @@ from rich.console import Console
 
 from apps.nlp import baselines, data
 from apps.nlp.config import NlpConfig
+from apps.nlp.counting import log_ratios
 from apps.nlp.data import Examples
 from apps.nlp.model import TextClassifier
+from apps.nlp.pages import contribution_page
 from apps.nlp.pictures import contribution_picture
+from apps.nlp.rows import ragged_of
 from apps.nlp.tasks.reading import ReadingTask
-from pipelines import classification, interpretation
+from pipelines import classification, interpretation, losses
 from pipelines.attribution import integrated_gradients
+from pipelines.errors import UserError
 from pipelines.export.servable import Servable
-from pipelines.files import write_atomically
+from pipelines.files import write_array, write_atomically
 from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions
 from pipelines.task import Report, chosen_splits
 
 EXAMPLES = 8  # texts that an export is checked with, and a server warms up on
 EXPLAINED = 3  # texts explained in TensorBoard
 MISTAKES = 10  # worst mistakes in TensorBoard
+TRUST = 0.3  # naive Bayes takes words for independent, and so is too sure: what it says counts so much at first
 
 
 class ClassifyTask(ReadingTask):
@@ -44,6 +49,11 @@ class ClassifyTask(ReadingTask):
         """Texts that an export is checked with: it needs the run, and no data beside it."""
         return self.run.assets / "examples.json"
 
+    @property
+    def _evidence_file(self) -> Path:
+        """(V, K) what each token says for each class at first."""
+        return self.run.assets / "evidence.npy"
+
     def prepare(self) -> NlpConfig:
         train, config = self._splits["train"], self.config
         classes = data.class_names(train, config.multi_label)
@@ -55,7 +65,12 @@ class ClassifyTask(ReadingTask):
         write_atomically(self._classes_file, json.dumps(about, indent=2, ensure_ascii=False) + "\n")
         shown = list(self._splits["validation"].texts[:EXAMPLES])
         write_atomically(self._examples_file, json.dumps(shown, ensure_ascii=False) + "\n")
-        return super().prepare()
+        config = super().prepare()
+        tokens, columns = self._rows("train")
+        size, several = self.tokenizer.vocabulary_size, config.multi_label
+        ratios = log_ratios(tokens["tokens"], columns["target"], size, several)
+        write_array(self._evidence_file, TRUST * ratios)
+        return config
 
     def _said(self, examples: Examples) -> str:
         return f"{len(examples):,} texts of {len(self.classes)} classes"
@@ -79,7 +94,8 @@ class ClassifyTask(ReadingTask):
         return {"target": self._targets(examples, self.classes)}
 
     def build_model(self) -> keras.Model:
-        model = TextClassifier(self._encoder(), len(self.classes), self.config.model.dropout)
+        settings = self.config.model
+        model = TextClassifier(self._encoder(), np.load(self._evidence_file), settings.dropout, settings.word_dropout)
         model({"tokens": ops.ones((1, 2), "int32")})
         return model
 
@@ -90,8 +106,8 @@ class ClassifyTask(ReadingTask):
         if self.config.multi_label:
             smoothed = (1 - smoothing) * target + smoothing / 2
             # Each class is a question of its own: yes or no.
-            losses = ops.maximum(logits, 0) - logits * smoothed + ops.log1p(ops.exp(-ops.abs(logits)))
-            loss = ops.sum(losses * self.class_weights, axis=-1)
+            asked = ops.softplus(logits) - smoothed * logits
+            loss = ops.sum(asked * self.class_weights, axis=-1)
             right = ops.all(ops.equal(logits > 0, target > 0.5), axis=-1)
             rows = weight
         else:
@@ -99,37 +115,51 @@ class ClassifyTask(ReadingTask):
             loss = ops.logsumexp(logits, axis=-1) - ops.sum(smoothed * logits, axis=-1)
             right = ops.equal(ops.argmax(logits, -1), ops.argmax(target, -1))
             rows = weight * ops.sum(target * self.class_weights, axis=-1)
+        if "teacher" in batch:
+            share = self.config.distillation.share
+            loss = (1 - share) * loss + share * self._from_teacher(logits, batch["teacher"])
         return {
             "loss": (ops.sum(loss * rows), ops.sum(rows)),
             "accuracy": (ops.sum(ops.cast(right, "float32") * weight), ops.sum(weight)),
         }
 
-    def _probabilities_of(self, logits):
-        return tf.sigmoid(logits) if self.config.multi_label else tf.nn.softmax(logits)
+    def _from_teacher(self, logits, teacher):
+        """(B,) how far logits (B, K) are from the teacher's."""
+        temperature = self.config.distillation.temperature
+        if self.config.multi_label:  # each class a question of two answers
+            logits, teacher = (ops.stack([x, ops.zeros_like(x)], axis=-1) for x in (logits, teacher))
+            return ops.sum(losses.distillation(logits, teacher, temperature), axis=-1)
+        return losses.distillation(logits, teacher, temperature)
 
-    def _forward(self, model):
-        """From ids (B, L) to probabilities (B, K), traced once a model."""
-        if id(model) not in self._forwards:
+    def check_teacher(self, teacher):
+        if list(teacher.classes) != list(self.classes) or teacher.config.multi_label != self.config.multi_label:
+            raise UserError(f"--teacher {self.config.teacher}: has other classes ({', '.join(teacher.classes)})")
+
+    def outputs(self, model, examples, batch_size):
+        """(N, K) logits."""
+        if id(model) not in self._forwards:  # traced once a model
             self._forwards[id(model)] = tf.function(
-                lambda tokens: self._probabilities_of(model({"tokens": tokens}, training=False)),
+                lambda tokens: model({"tokens": tokens}, training=False),
                 input_signature=[tf.TensorSpec([None, None], tf.int32)],
             )
-        return self._forwards[id(model)]
-
-    def _probabilities(self, model, split: str, batch_size: int) -> np.ndarray:
-        """(N, K) of all texts of a split, in their order."""
-        forward, (tokens, _) = self._forward(model), self._rows(split)
-        order = np.argsort([len(ids) for ids in tokens["tokens"]], kind="stable")
+        forward, ids = self._forwards[id(model)], self._ids(examples.texts)
+        order = np.argsort([len(row) for row in ids], kind="stable")
         found = np.zeros((len(order), len(self.classes)), np.float32)
         for begin in range(0, len(order), batch_size):
             chosen = order[begin : begin + batch_size]
-            rows = tf.ragged.constant([tokens["tokens"][i] for i in chosen], tf.int32, ragged_rank=1)
-            found[chosen] = forward(rows.to_tensor()).numpy()
+            found[chosen] = forward(ragged_of([ids[i] for i in chosen]).to_tensor()).numpy()
         return found
+
+    def _probabilities_of(self, logits):
+        return tf.sigmoid(logits) if self.config.multi_label else tf.nn.softmax(logits)
+
+    def _probabilities(self, model, examples: Examples, batch_size: int) -> np.ndarray:
+        """(N, K) of texts, in their order."""
+        return self._probabilities_of(self.outputs(model, examples, batch_size)).numpy()
 
     def report(self, model: keras.Model) -> Report:
         split = self._splits["validation"]
-        probabilities = self._probabilities(model, "validation", self.config.batch_size)
+        probabilities = self._probabilities(model, split, self.config.batch_size)
         targets = self._targets(split, self.classes)
         images = {}
         if not self.config.multi_label:
@@ -137,7 +167,8 @@ class ClassifyTask(ReadingTask):
             counts = classification.confusion_counts(labels, probabilities.argmax(-1), len(self.classes))
             images["confusion"] = interpretation.confusion_matrix_picture(counts, self.classes)
         for number in range(min(EXPLAINED, len(split))):
-            images[f"explain/{number}"] = self._explained(model, split.texts[number])[1]
+            _, title, tokens, attribution = self._explained(model, split.texts[number])
+            images[f"explain/{number}"] = contribution_picture(tokens, attribution, title)
         return Report(images=images, texts={"mistakes": self._mistakes(split, targets, probabilities)})
 
     def _mistakes(self, split: Examples, targets: np.ndarray, probabilities: np.ndarray) -> str:
@@ -151,7 +182,7 @@ class ClassifyTask(ReadingTask):
         found = {}
         for name in chosen_splits(list(self._splits), options.split):
             split = self._splits[name]
-            probabilities = self._probabilities(model, name, options.batch_size)
+            probabilities = self._probabilities(model, split, options.batch_size)
             targets = self._targets(split, self.classes)
             if self.config.multi_label:
                 scores = classification.multi_label_figures(targets, probabilities > 0.5)
@@ -177,12 +208,11 @@ class ClassifyTask(ReadingTask):
         return found
 
     def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterator[dict]:
-        forward = self._forward(model)
         for begin in range(0, len(rows), options.batch_size):
             chunk = rows[begin : begin + options.batch_size]
             errors = [self._error(text) for text in chunk]
-            good = [text for text, error in zip(chunk, errors, strict=True) if not error]
-            answers = iter(forward(self.tokens(tf.constant(good))).numpy() if good else ())
+            good = tuple(text for text, error in zip(chunk, errors, strict=True) if not error)
+            answers = iter(self._probabilities(model, Examples(good), options.batch_size) if good else ())
             for row, (text, error) in enumerate(zip(chunk, errors, strict=True), begin + 1):
                 answer = {"row": row, "source": text}
                 yield answer | ({"error": error} if error else self._answer(next(answers)))
@@ -206,18 +236,19 @@ class ClassifyTask(ReadingTask):
             answer = {"row": row, "source": text}
             if error := self._error(text):
                 yield answer | {"error": error}
-            else:
-                said, picture = self._explained(model, text)
-                yield answer | {"text": said, "picture": picture}
+                continue
+            said, title, tokens, attribution = self._explained(model, text)
+            picture, page = (draw(tokens, attribution, title) for draw in (contribution_picture, contribution_page))
+            yield answer | {"text": said, "picture": picture, "page": page}
 
-    def _explained(self, model, text: str) -> tuple[str, np.ndarray]:
-        """The answer to a text, and a drawing of what it rests on."""
+    def _explained(self, model, text: str) -> tuple[str, str, list[str], np.ndarray]:
+        """The answer to a text, a title for what it rests on, and each token (L) with what it adds (L,)."""
         found = self._attributed(model, tf.constant([text]))
         probabilities = found["probabilities"].numpy()[0]
         tokens = [token.decode("utf-8", errors="replace") for token in found["tokens"].numpy()[0]]
         said = self._text(probabilities)
-        best = self.classes[int(probabilities.argmax())]
-        return said, contribution_picture(tokens, found["attribution"].numpy()[0], f"{said}   (for and against {best})")
+        title = f"{said}   (for and against {self.classes[int(probabilities.argmax())]})"
+        return said, title, tokens, found["attribution"].numpy()[0]
 
     def _attributed(self, model, texts: tf.Tensor) -> dict[str, tf.Tensor]:
         """Probabilities of texts (B,), their tokens (B, L), and what each token adds to the likeliest class (B, L)."""
@@ -233,6 +264,7 @@ class ClassifyTask(ReadingTask):
             also=(mask,),
         )
         attribution = tf.where(mask, tf.reduce_sum(attribution, axis=-1), 0.0)
+        attribution += tf.gather(model.weigh(ids), tf.argmax(probabilities, -1), axis=2, batch_dims=1)
         return {"probabilities": probabilities, "tokens": self.tokenizer.to_pieces(ids), "attribution": attribution}
 
     def servable(self, model: keras.Model, options: ExportOptions) -> Servable:

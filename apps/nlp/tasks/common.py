@@ -42,12 +42,21 @@ def make_vocabulary(config: NlpConfig, run: Run, texts: Sequence[str], running_t
     return override(config, {"vocabulary_size": size})
 
 
-def load_vocabulary(config: NlpConfig, run: Run) -> CharacterTokenizer | Tokenizer:
-    """What `make_vocabulary` wrote.
+def backbone_directory(run: Run) -> Path:
+    """The pretrained encoder and its tokenizer: a run needs what they came from no longer."""
+    return run.assets / "backbone"
+
+
+def load_vocabulary(config: NlpConfig, run: Run):
+    """The tokenizer of what `make_vocabulary` wrote, or of a pretrained encoder.
 
     Raises:
         UserError: the file is missing or damaged.
     """
+    if config.model.backbone:
+        from apps.nlp.backbone import BackboneTokenizer  # KerasHub takes seconds to import
+
+        return BackboneTokenizer(backbone_directory(run), config.max_length)
     file = vocabulary_file(config, run)
     return CharacterTokenizer.load(file) if config.units == "characters" else Tokenizer(file)
 

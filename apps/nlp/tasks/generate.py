@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from layers.lora import add_adapters
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -18,7 +19,9 @@ from apps.nlp import data
 from apps.nlp.config import NlpConfig, NlpExportOptions, NlpPredictOptions, SamplingConfig
 from apps.nlp.generator import Generator
 from apps.nlp.language_model import LanguageModel
-from apps.nlp.pictures import surprise_picture
+from apps.nlp.pages import surprise_page
+from apps.nlp.pictures import MOST_BITS, surprise_picture
+from apps.nlp.tasks import inheritance
 from apps.nlp.tasks.common import load_vocabulary, make_vocabulary
 from apps.nlp.windows import token_stream, window_count, windows
 from pipelines import losses
@@ -52,7 +55,12 @@ class GenerateTask(Task):
         train, validation = self._splits["train"], self._splits["validation"]
         if not any(train.texts):
             raise UserError(f"{train.source}: there is no text in it; give a file that has some")
-        self.config = make_vocabulary(self.config, self.run, train.texts, running_text=True)
+        if self.config.init_from:
+            self.config = inheritance.take_encoder(self.config, self.run)
+        elif self.config.teacher:
+            self.config = inheritance.take_vocabulary(self.config, self.run, self.config.teacher)
+        else:
+            self.config = make_vocabulary(self.config, self.run, train.texts, running_text=True)
         self.load()
         print(
             f"{train.source}: {len(train.texts):,} documents, {sum(map(len, train.texts)):,} characters, "
@@ -96,14 +104,36 @@ class GenerateTask(Task):
 
     def build_model(self) -> keras.Model:
         config = self.config
-        return LanguageModel.from_settings(
+        model = LanguageModel.from_settings(
             config.model, self.tokenizer.vocabulary_size, context=config.max_length, remat=config.remat
         )
+        inheritance.begin(model, self.run)
+        if config.lora:
+            add_adapters(model, config.lora)
+        return model
+
+    def pretrained(self, model):
+        # Adapters are new: what they stand beside does not learn at all.
+        return model.trainable_variables if self.config.init_from and not self.config.lora else ()
+
+    @functools.cached_property
+    def _teacher(self) -> LanguageModel:
+        """The model to learn from. It reads every batch beside the one that learns: too much to keep what it says."""
+        teacher = inheritance.earlier(self.config.teacher)
+        if teacher.task.config.task != "generate":
+            raise UserError(f"--teacher {self.config.teacher}: learnt to {teacher.task.config.task}, not this task")
+        if not inheritance.same_vocabulary(teacher, self.config, self.run):
+            raise UserError(f"--teacher {self.config.teacher}: has another vocabulary than --init-from")
+        return teacher.model
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         config = self.config
         seed = epoch_seed(config.seed, epoch)
-        return windows(self._train, config.max_length, config.batch_size, seed, self.shard)
+        found = windows(self._train, config.max_length, config.batch_size, seed, self.shard)
+        if not config.teacher:
+            return found
+        assert self._teacher  # here, as replicas are asked for batches where their variables are made
+        return found.map(lambda batch: batch | {"taught": tf.ones(tf.shape(batch["tokens"])[:1])})
 
     def validation_batches(self) -> tf.data.Dataset:
         return windows(self._validation, self.config.max_length, self.config.batch_size, shard=self.shard)
@@ -114,13 +144,17 @@ class GenerateTask(Task):
     def sums(self, outputs, batch):
         targets = batch["targets"]
         real = ops.cast(targets != 0, "float32")
-        loss = ops.sum(losses.smoothed_cross_entropy(outputs, targets) * real)
+        loss = surprise = losses.smoothed_cross_entropy(outputs, targets)
+        if "taught" in batch:
+            taught, share = self.config.distillation, self.config.distillation.share
+            wanted = ops.stop_gradient(self._teacher({"tokens": batch["tokens"]}, training=False))
+            loss = (1 - share) * loss + share * losses.distillation(outputs, wanted, taught.temperature)
         weight = ops.sum(real)
         characters = ops.sum(ops.take(self._characters, targets) * real)
         return {
-            "loss": (loss, weight),
+            "loss": (ops.sum(loss * real), weight),
             "accuracy": (ops.sum(losses.hits(outputs, targets) * real), weight),
-            "bits_per_character": (loss / math.log(2), characters),
+            "bits_per_character": (ops.sum(surprise * real) / math.log(2), characters),
         }
 
     def derived(self, means):
@@ -194,7 +228,8 @@ class GenerateTask(Task):
             bits = -log_probabilities / math.log(2)
             said = f"{bits.mean():.2f} bits a token, {bits.sum() / len(text):.2f} a character"
             pieces = [token.decode("utf-8", errors="replace") for token in tokens]
-            yield answer | {"text": said, "picture": surprise_picture(pieces, bits, said)}
+            page = surprise_page(pieces, bits, said, MOST_BITS)
+            yield answer | {"text": said, "picture": surprise_picture(pieces, bits, said), "page": page}
 
     def servable(self, model: keras.Model, options: NlpExportOptions) -> Servable:
         sampling = options.sampling

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -11,9 +12,13 @@ from apps.nlp import data, rows
 from apps.nlp.config import NlpConfig
 from apps.nlp.data import Examples
 from apps.nlp.encoders import TextEncoder
-from apps.nlp.tasks.common import load_vocabulary, make_vocabulary
+from apps.nlp.tasks import inheritance
+from apps.nlp.tasks.common import backbone_directory, load_vocabulary, make_vocabulary
+from layers.lora import add_adapters
 from pipelines.batching import epoch_seed
 from pipelines.config import override
+from pipelines.errors import UserError
+from pipelines.files import write_array
 from pipelines.task import Task
 
 
@@ -21,11 +26,21 @@ class ReadingTask(Task):
     """A task about texts, alone or in pairs, of which at most `max_length` symbols are read."""
 
     config: NlpConfig
+    reads_beginnings = True  # of texts that are longer than the limit, and not their other parts
 
     def prepare(self) -> NlpConfig:
         train = self._splits["train"]
-        self.config = make_vocabulary(self.config, self.run, [*train.texts, *(train.others or ())])
+        if name := self.config.model.backbone:
+            from apps.nlp.backbone import fetch  # KerasHub takes seconds to import
+
+            fetch(name, backbone_directory(self.run), self.config.max_length)
+        elif self.config.init_from:
+            self.config = inheritance.take_encoder(self.config, self.run)
+        else:
+            self.config = make_vocabulary(self.config, self.run, [*train.texts, *(train.others or ())])
         self.load()
+        if self.config.teacher:
+            self._ask_teacher(train)
         lengths = self._lengths(train)
         # A text as long as the limit may have been cut there.
         cut = float((lengths >= self.config.max_length).mean())
@@ -33,10 +48,26 @@ class ReadingTask(Task):
             self.config, {"buckets": self.config.buckets or rows.boundaries_of(lengths, self.config.max_length)}
         )
         print(f"{train.source}: {self._said(train)}; a vocabulary of {self.tokenizer.vocabulary_size:,}")
-        if cut >= 0.001:
+        if cut >= 0.001 and self.reads_beginnings:
             limit = self.config.max_length
             print(f"{cut:.1%} of the texts are longer than --max-length {limit}: their ends are not read")
         return self.config
+
+    def _ask_teacher(self, train: Examples) -> None:
+        """Keeps what the teacher answers to the training texts: a resumed run needs it no longer."""
+        teacher = inheritance.earlier(self.config.teacher)
+        if teacher.task.config.task != self.config.task:
+            raise UserError(f"--teacher {self.config.teacher}: learnt to {teacher.task.config.task}, not this task")
+        self.check_teacher(teacher.task)
+        print(f"asks the teacher about {len(train):,} {self.unit}")
+        write_array(self._teacher_file, teacher.task.outputs(teacher.model, train, self.config.batch_size))
+
+    def check_teacher(self, teacher: "ReadingTask") -> None:
+        """Raises UserError where a teacher's answers mean something else than this task's."""
+
+    def outputs(self, model: keras.Model, examples: Examples, batch_size: int) -> np.ndarray:
+        """(N, ...) what a model says of examples, in their order, as `sums` takes it."""
+        raise UserError(f"--task {self.config.task} has no answers to learn from")
 
     def _said(self, examples: Examples) -> str:
         """What there is to learn from, in a few words."""
@@ -68,7 +99,12 @@ class ReadingTask(Task):
     @functools.lru_cache(maxsize=8)  # noqa: B019  a task lives as long as its process
     def _rows(self, split: str) -> tuple[dict[str, list[np.ndarray]], dict[str, np.ndarray]]:
         examples = self._splits[split]
-        return self._token_lists(examples), self._columns(examples)
+        columns = self._columns(examples)
+        if split == "train" and self.config.teacher:
+            columns["teacher"] = np.load(self._teacher_file)
+            if len(columns["teacher"]) != len(examples):
+                raise UserError(f"{examples.source}: not the rows that the teacher was asked about; begin a new run")
+        return self._token_lists(examples), columns
 
     def _columns(self, examples: Examples) -> dict[str, np.ndarray]:
         """What a batch has besides tokens."""
@@ -82,7 +118,8 @@ class ReadingTask(Task):
         return rows.batches(tokens, columns, self.config.buckets, batch_size, **options)
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
-        order = np.random.default_rng(epoch_seed(self.config.seed, epoch)).permutation(len(self._splits["train"]))
+        count = len(self._rows("train")[0]["tokens"])
+        order = np.random.default_rng(epoch_seed(self.config.seed, epoch)).permutation(count)
         return self._batches("train", self.config.batch_size, shard=self.shard, order=order)
 
     def validation_batches(self) -> tf.data.Dataset:
@@ -97,15 +134,29 @@ class ReadingTask(Task):
         return len(self.config.buckets)
 
     @property
-    def _encoder_file(self) -> Path:
-        """Weights of the encoder to begin with: a run needs what they came from no longer."""
-        return self.run.assets / "encoder.npz"
+    def _teacher_file(self) -> Path:
+        """What the teacher says of each training row."""
+        return self.run.assets / "teacher.npy"
 
     def _encoder(self) -> TextEncoder:
+        """An encoder with what it begins with."""
         config = self.config
-        encoder = TextEncoder.from_settings(config.model, self.tokenizer.vocabulary_size, config.remat)
-        encoder.build((None, None))
+        if config.model.backbone:
+            from apps.nlp.backbone import BackboneEncoder
+
+            encoder = BackboneEncoder.load(backbone_directory(self.run))
+        else:
+            encoder = TextEncoder.from_settings(config.model, self.tokenizer.vocabulary_size, config.remat)
+            encoder.build((None, None))
+            inheritance.begin(encoder, self.run)
+        if config.lora:
+            add_adapters(encoder, config.lora)
         return encoder
+
+    def pretrained(self, model: keras.Model) -> Sequence[keras.Variable]:
+        # Adapters are new: what they stand beside does not learn at all.
+        begun = (self.config.init_from or self.config.model.backbone) and not self.config.lora
+        return model.encoder.trainable_variables if begun else ()
 
     def _error(self, text: str) -> str | None:
         """Why a text cannot be answered."""

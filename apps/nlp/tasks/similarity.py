@@ -1,7 +1,8 @@
 """What only similarity knows: pairs and their scores, the loss, and how answers are scored, shown and searched."""
 
-import io
+import contextlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,15 +16,17 @@ from scipy import stats
 
 from apps.nlp import baselines
 from apps.nlp.config import NlpConfig
+from apps.nlp.counting import inverse_document_frequencies
 from apps.nlp.data import Examples
 from apps.nlp.model import SentenceEncoder
+from apps.nlp.pictures import shares_picture
 from apps.nlp.tasks.reading import ReadingTask
-from pipelines import interpretation
 from pipelines.errors import UserError
 from pipelines.export.servable import Servable
-from pipelines.files import write_atomically
+from pipelines.files import write_array, write_atomically
 from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions
 from pipelines.task import Report, chosen_splits
+from pipelines.text.tables import decode, not_text, report
 
 EXAMPLES = 8  # pairs that an export is checked with, and a server warms up on
 SHOWN = 10  # pairs in TensorBoard
@@ -61,9 +64,9 @@ class SimilarityTask(ReadingTask):
         shown = list(zip(validation.texts, validation.others, strict=True))[:EXAMPLES]
         write_atomically(self._examples_file, json.dumps(shown, ensure_ascii=False) + "\n")
         config = super().prepare()
-        file = io.BytesIO()
-        np.save(file, self._inverse_frequencies())
-        write_atomically(self._rarity_file, file.getvalue())
+        tokens, _ = self._rows("train")
+        texts = [*tokens["tokens"], *tokens["others"]]
+        write_array(self._rarity_file, inverse_document_frequencies(texts, self.tokenizer.vocabulary_size))
         return config
 
     def _said(self, examples: Examples) -> str:
@@ -78,17 +81,6 @@ class SimilarityTask(ReadingTask):
     def _columns(self, examples: Examples) -> dict[str, np.ndarray]:
         return {"score": ((examples.scores - self.least) / (self.most - self.least)).astype(np.float32)}
 
-    def _inverse_frequencies(self) -> np.ndarray:
-        """(V,) the logarithm of how many texts there are for each that has the token; 0 for marks."""
-        tokens, _ = self._rows("train")
-        texts = [*tokens["tokens"], *tokens["others"]]
-        counts = np.zeros(self.tokenizer.vocabulary_size)
-        for ids in texts:
-            counts[np.unique(ids)] += 1
-        found = np.log((1 + len(texts)) / (1 + counts)).astype(np.float32)
-        found[: self.tokenizer.end_id + 1] = 0.0
-        return found
-
     def build_model(self) -> keras.Model:
         model = SentenceEncoder(self._encoder(), np.load(self._rarity_file))
         model({name: ops.ones((1, 2), "int32") for name in ("tokens", "others")})
@@ -96,7 +88,11 @@ class SimilarityTask(ReadingTask):
 
     def sums(self, outputs, batch):
         weight, score = batch["weight"], batch["score"]
-        loss = ops.square(ops.cast(outputs, "float32") - score)
+        cosine = ops.cast(outputs, "float32")
+        loss = ops.square(cosine - score)
+        if "teacher" in batch:
+            share = self.config.distillation.share
+            loss = (1 - share) * loss + share * ops.square(cosine - batch["teacher"])
         return {"loss": (ops.sum(loss * weight), ops.sum(weight))}
 
     def _embed(self, model):
@@ -118,13 +114,14 @@ class SimilarityTask(ReadingTask):
         found = np.concatenate([part.numpy() for part in parts])
         return found[np.argsort(order)]
 
-    def _cosines(self, model, examples: Examples, batch_size: int) -> np.ndarray:
+    def outputs(self, model, examples, batch_size):
+        """(N,) cosines."""
         first, second = (self._vectors(model, texts, batch_size) for texts in (examples.texts, examples.others))
         return np.sum(first * second, axis=1)
 
     def report(self, model: keras.Model) -> Report:
         split = self._splits["validation"]
-        cosines = self._cosines(model, split, self.config.batch_size)
+        cosines = self.outputs(model, split, self.config.batch_size)
         gaps = self._scaled(cosines) - split.scores
         worst = np.argsort(-np.abs(gaps), kind="stable")[:SHOWN]
         lines = [
@@ -141,7 +138,7 @@ class SimilarityTask(ReadingTask):
         found = {}
         for name in chosen_splits(list(self._splits), options.split):
             split = self._splits[name]
-            scores = _correlations(split.scores, self._cosines(model, split, options.batch_size))
+            scores = _correlations(split.scores, self.outputs(model, split, options.batch_size))
             baseline = baselines.similarity(self._splits["train"], split)
             table = Table(title=f"{name}: {len(split)} pairs", title_justify="left")
             table.add_column("")
@@ -177,16 +174,7 @@ class SimilarityTask(ReadingTask):
 
     def _search(self, model, rows: Sequence[str], options) -> Iterator[dict]:
         """The lines of a file that are nearest to each row."""
-        try:
-            lines = [line for line in options.search.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except OSError as error:
-            raise UserError(f"--search {options.search}: {error.strerror.lower()}") from None
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"--search {options.search}: not UTF-8 text ({error.reason} at byte {error.start})"
-            ) from None
-        if not lines:
-            raise UserError(f"--search {options.search}: no lines in it")
+        lines = _lines(options.search, options.on_bad_example)
         known = self._vectors(model, lines, options.batch_size)
         for row, text in enumerate(rows, 1):
             answer = {"row": row, "source": text}
@@ -209,11 +197,9 @@ class SimilarityTask(ReadingTask):
                 continue
             shares, *tokens = self._attributed(model, *(tf.constant([side]) for side in pair))
             pieces = [[piece.decode("utf-8", errors="replace") for piece in side.numpy()[0]] for side in tokens]
-            said = f"{float(tf.reduce_sum(shares)):.4f}"
-            yield answer | {
-                "text": said,
-                "picture": interpretation.attention_heatmap(shares.numpy()[0], *pieces[::-1], said),
-            }
+            said = f"{float(tf.reduce_sum(shares)):z.4f}"
+            picture = shares_picture(shares.numpy()[0], *pieces, f"{said}, the sum of what pairs of tokens add")
+            yield answer | {"text": said, "picture": picture}
 
     def _attributed(self, model, first: tf.Tensor, second: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """What each pair of tokens adds to the cosine (B, L, M), exactly; and both texts' tokens (B, L), (B, M)."""
@@ -248,7 +234,23 @@ class SimilarityTask(ReadingTask):
         )
 
 
+def _lines(path: Path, on_bad_example: str) -> list[str]:
+    """The lines of a file to search that are not empty."""
+    try:
+        lines = {f"{path}, line {number}": line for number, line in enumerate(decode(path).split("\n"), 1)}
+    except UserError as error:
+        raise UserError(f"--search {error}") from None
+    lines = {name: line.strip() for name, line in lines.items() if line.strip()}
+    bad = {name: wrong for name, line in lines.items() if (wrong := not_text(line))}
+    with contextlib.redirect_stdout(sys.stderr):  # standard output is for answers
+        report(str(path), bad, len(lines), on_bad_example)
+    return [line for name, line in lines.items() if name not in bad]
+
+
 def _correlations(scores: np.ndarray, cosines: np.ndarray) -> dict[str, float]:
+    """NaN where there is nothing to compare: one pair only, or all alike."""
+    if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(cosines) == 0:
+        return {"pearson": float("nan"), "spearman": float("nan")}
     return {
         "pearson": float(stats.pearsonr(scores, cosines).statistic),
         "spearman": float(stats.spearmanr(scores, cosines).statistic),

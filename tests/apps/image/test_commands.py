@@ -65,3 +65,18 @@ def test_the_export_sees_what_training_saw(trained, shapes, command, tmp_path):
     assert nothing["classes"].shape == (0, 3) and nothing["probabilities"].shape == (0, 3)
     explained = served["explain"](image_bytes=tf.constant([files[0].read_bytes()]))
     assert explained["integrated_gradients"].shape == (1, 16, 16, 3) and explained["grad_cam"].numpy().max() <= 1
+
+
+def test_an_export_with_int8_weights_answers_as_predict_does_with_them(trained, shapes, command, tmp_path):
+    directory, _ = trained
+    code, _, err = command("export", "--run-dir", directory, "--output", tmp_path, "--quantize=int8")
+    assert code == 0, err
+    path = tmp_path / "image" / "1"
+    stored = tf.train.load_checkpoint(str(path / "variables" / "variables")).get_variable_to_dtype_map()
+    assert tf.int8 in stored.values()
+    files = sorted((shapes / "test" / "cross").glob("*.png"))
+    _, out, _ = command("predict", "--run-dir", directory, "--quantize=int8", "--json", *files)
+    served = tf.saved_model.load(str(path)).signatures["serving_default"]
+    found = served(image_bytes=tf.constant([file.read_bytes() for file in files]))
+    for row, answer in enumerate(map(json.loads, out.splitlines())):
+        np.testing.assert_allclose(found["probabilities"].numpy()[row], answer["probabilities"], atol=1e-4)

@@ -70,13 +70,21 @@ def test_a_classifier_does_not_see_padding(kind, policy):
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = TextClassifier(encoder(kind), 3, 0.1)
+        evidence = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
+        model = TextClassifier(encoder(kind), evidence, 0.1, 0.1)
         whole = model({"tokens": TOKENS})
         alone = model({"tokens": TOKENS[:1, :3]})
     finally:
         keras.config.set_dtype_policy(before)
     assert whole.shape == (2, 3) and whole.dtype == "float32"
     np.testing.assert_allclose(whole[:1], alone, atol=1e-5 if policy == "float32" else 2e-2)
+
+
+def test_a_classifier_begins_as_naive_bayes():
+    evidence = np.random.default_rng(0).normal(size=(30, 3)).astype("float32")
+    model = TextClassifier(encoder("rnn"), evidence, 0.1, 0.1)
+    expected = [evidence[row[row > 0]].sum(axis=0) for row in TOKENS]
+    np.testing.assert_allclose(model({"tokens": TOKENS}), expected, atol=1e-5)
 
 
 def test_a_sentence_vector_begins_as_a_projection_of_tf_idf():

@@ -62,6 +62,22 @@ def test_explain_draws(trained, tones, command, tmp_path):
     assert file.name in out and tf.io.decode_png(file.read_bytes()).shape[2] == 3
 
 
+def test_an_export_with_int8_weights_hears_what_predict_hears_with_them(trained, tones, command, tmp_path):
+    directory, _ = trained
+    code, _, err = command("export", "--run-dir", directory, "--output", tmp_path, "--quantize=int8")
+    assert code == 0, err
+    path = tmp_path / "speech" / "1"
+    stored = tf.train.load_checkpoint(str(path / "variables" / "variables")).get_variable_to_dtype_map()
+    assert tf.int8 in stored.values()
+    files = sorted((tones / "test").glob("*.wav"))
+    _, out, _ = command("predict", "--run-dir", directory, "--quantize=int8", "--json", *files)
+    predicted = [json.loads(line) for line in out.splitlines()]
+    served = tf.saved_model.load(str(path)).signatures["serving_default"]
+    found = served(audio_bytes=tf.constant([file.read_bytes() for file in files]))
+    assert [text.decode() for text in found["transcript"].numpy()] == [answer["text"] for answer in predicted]
+    np.testing.assert_allclose(found["confidence"], [answer["confidence"] for answer in predicted], atol=1e-3)
+
+
 def test_the_export_hears_what_training_heard(trained, tones, command, tmp_path):
     directory, _ = trained
     code, out, err = command("export", "--run-dir", directory, "--output", tmp_path)

@@ -150,6 +150,26 @@ def test_a_model_in_half_precision(flags, tmp_path, capsys):
             assert all(len(value) == 0 for value in found.values())
 
 
+def test_int8_weights_answer_as_predict_does_with_them(talkative, tmp_path, capsys):
+    export((talkative,), tmp_path, "--quantize", "int8")
+    assert "weights rounded to int8" in capsys.readouterr().out
+    main(APP, ["predict", "--run-dir", str(talkative), "--beam=1", "--quantize=int8", "--json", *TEXTS])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    path = tmp_path / "translate" / "1"
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], str(path)).signature_def["serving_default"]
+        fetches = {name: tensor.name for name, tensor in signature.outputs.items()}
+        found = session.run(fetches, {signature.inputs["text"].name: np.array(TEXTS, object)})
+    assert [text.decode() for text in found["translation"]] == [row["text"] for row in rows]
+    np.testing.assert_allclose(found["score"], [row["score"] for row in rows], atol=2e-4)
+    stored = tf.train.load_checkpoint(str(path / "variables" / "variables")).get_variable_to_dtype_map()
+    assert tf.int8 in stored.values()
+    assert json.loads((path / "assets.extra" / "origin.json").read_text())["options"]["quantize"] == "int8"
+    with pytest.raises(SystemExit) as stop:
+        export((talkative,), tmp_path, "--quantize", "int4")
+    assert stop.value.code == 2 and "int4" in capsys.readouterr().err
+
+
 def test_versions_follow_each_other_and_old_ones_go(exported, trained, tmp_path, capsys):
     shutil.copytree(exported[0], tmp_path / "translate")
     export(trained, tmp_path, "--keep", "1", "--average", "2")

@@ -1,0 +1,177 @@
+"""What makes a large language model fit and what that costs: memory, speed, quality and size of each means, in a table.
+
+    python benchmarks/large_models.py --text DIR/tinyshakespeare/input.txt --size small
+    python benchmarks/large_models.py --text DIR/tinyshakespeare/input.txt --size base --steps 12 --batch-size 8
+
+Each row is a process of the app's own `train` on the same text and as many steps, which alone is changed in one thing.
+`memory` is the most that the process held; `tokens/s` is the median over the second half of the steps; `loss` is that
+on the held-out end of the text. A model is then exported as it is and with --quantize int8: the loss again, the size of
+the SavedModel, and the time of a request for 64 tokens, the two in turns.
+"""
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from side_by_side import RESULTS, ROOT, SystemFailed, machine
+
+HELD_OUT = 16_000  # characters at the end of the text
+REQUESTS = 5  # of each export, after one that is not counted
+
+# Each row's name, and what it changes.
+MEANS = {
+    "float32": [],
+    "bfloat16": ["--precision=mixed_bfloat16"],
+    "remat": ["--remat"],
+    "4 gradients a step": ["--accumulate=4"],
+    "all of these": ["--precision=mixed_bfloat16", "--remat", "--accumulate=4"],
+    "LoRA, rank 8": ["--lora=8", "--init-from=FIRST"],
+    "tiny": ["--size=tiny"],
+    "tiny with a teacher": ["--size=tiny", "--teacher=FIRST"],
+}
+
+ASK = """
+import json, sys, time
+import tensorflow as tf, tensorflow_text
+models = [tf.saved_model.load(folder) for folder in sys.argv[2:]]
+def ask(model):
+    begin = time.perf_counter()
+    model.signatures["generate"](
+        prompt=tf.constant(["The "]), max_tokens=tf.constant([64]), temperature=tf.constant([0.8]),
+        seed=tf.constant([0], tf.int64))
+    return time.perf_counter() - begin
+[ask(model) for model in models]
+print(json.dumps([[ask(model) for model in models] for _ in range(int(sys.argv[1]))]))
+"""
+
+
+def run(*arguments) -> tuple[str, float]:
+    """What a command of the app printed, and the most memory that it held, in GiB.
+
+    Raises:
+        SystemFailed: it ended with an error.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdout=out,
+            stderr=err,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        out.seek(0), err.seek(0)
+        if status:
+            said = [line for line in err.read().splitlines() if line.strip()] or ["no message"]
+            raise SystemFailed(f"{' '.join(map(str, arguments[:3]))}: {said[-1]}")
+        return out.read(), usage.ru_maxrss / 2**20
+
+
+def train(folder: Path, name: str, settings: dict, changes: list[str]) -> dict:
+    """Trains one row's model. Returns its figures."""
+    flags = [f"--{key}={value}" for key, value in settings.items()]
+    changes = [change.replace("FIRST", str(folder / "float32")) for change in changes]
+    begin = time.perf_counter()
+    directory = folder / name.replace(" ", "-")
+    out, memory = run("-m", "apps.nlp", "train", "--run-dir", directory, *flags, *changes)
+    (count, trained) = re.search(r"([\d,]+) parameters(?:, ([\d,]+) of them trained)?", out).groups()
+    rows = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
+    speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
+    return {
+        "parameters": int(count.replace(",", "")),
+        "trained": int((trained or count).replace(",", "")),
+        "memory_gib": memory,
+        "tokens_per_second": statistics.median(speeds[len(speeds) // 2 :]),
+        "loss": [row["val_loss"] for row in rows if "val_loss" in row][-1],
+        "seconds": time.perf_counter() - begin,
+    }
+
+
+def export(folder: Path, kind: str) -> dict:
+    """Writes the first row's model with weights of a kind. Returns the size, and the loss of such a model."""
+    run_dir = folder / "float32"
+    run("-m", "apps.nlp", "export", "--run-dir", run_dir, "--output", folder / kind, "--quantize", kind)
+    run("-m", "apps.nlp", "evaluate", "--run-dir", run_dir, "--split", "validation", "--quantize", kind)
+    files = (folder / kind).rglob("*")
+    return {
+        "megabytes": sum(file.stat().st_size for file in files if file.is_file()) / 1e6,
+        "loss": json.loads((run_dir / "metrics.json").read_text())["loss"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", type=Path, required=True, help="the text, one file")
+    parser.add_argument("--size", default="small", help="of the model (%(default)s)")
+    parser.add_argument("--steps", type=int, default=100, help="of each training (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=16, help="windows in a step (%(default)s)")
+    parser.add_argument("--length", type=int, default=64, help="characters in a window (%(default)s)")
+    parser.add_argument("--rows", nargs="+", choices=list(MEANS), default=list(MEANS), help="which means")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures")
+    options = parser.parse_args()
+    console = Console()
+    text = options.text.read_text(encoding="utf-8")
+    found, exports = {}, {}
+    with tempfile.TemporaryDirectory() as directory:
+        folder = Path(directory)
+        files = {"train": folder / "train.txt", "validation": folder / "validation.txt"}
+        for file, part in zip(files.values(), (text[:-HELD_OUT], text[-HELD_OUT:]), strict=True):
+            file.write_text(part, encoding="utf-8")
+        steps = options.steps
+        settings = {
+            "task": "generate", "units": "characters", "size": options.size, "jit": "on", "max-length": options.length,
+            "batch-size": options.batch_size, "max-steps": steps, "validate-every": steps, "checkpoint-every": steps,
+            "keep-checkpoints": 1, "model.dropout": 0, "optimizer.average-decay": 0, "optimizer.schedule": "cosine",
+            "optimizer.learning-rate": 1e-3, "optimizer.warmup-steps": max(1, steps // 10), **files,
+        }  # fmt: skip
+        for name in dict.fromkeys(["float32", *options.rows]):
+            found[name] = train(folder, name, settings, MEANS[name])
+            console.print(f"{name}: {found[name]}")
+        for kind in ("none", "int8"):
+            exports[kind] = export(folder, kind)
+        versions = [folder / kind / "nlp" / "1" for kind in exports]
+        pairs = json.loads(run("-c", ASK, REQUESTS, *versions)[0].splitlines()[-1])
+        for kind, seconds in zip(exports, zip(*pairs, strict=True), strict=True):
+            exports[kind]["milliseconds"] = 1000 * statistics.median(seconds)
+    report(console, found, exports, options)
+
+
+def report(console: Console, found: dict[str, dict], exports: dict[str, dict], options: argparse.Namespace) -> None:
+    """Prints the tables, and writes all figures into `large_models_SIZE.json`."""
+    title = f"{options.size}: {options.steps} steps of {options.batch_size} windows of {options.length} characters"
+    table = Table("", title=title, title_justify="left")
+    for column in ("parameters", "trained", "memory, GiB", "tokens/s", "loss"):
+        table.add_column(column, justify="right")
+    for name, row in found.items():
+        figures = f"{row['memory_gib']:.2f}", f"{row['tokens_per_second']:,.0f}", f"{row['loss']:.3f}"
+        table.add_row(name, f"{row['parameters']:,}", f"{row['trained']:,}", *figures)
+    console.print(table)
+    table = Table("export", title="the first of them, exported", title_justify="left")
+    for column in ("MB", "loss", "ms for 64 tokens"):
+        table.add_column(column, justify="right")
+    for kind, row in exports.items():
+        name = {"none": "float32", "int8": "int8 weights"}[kind]
+        table.add_row(name, f"{row['megabytes']:.1f}", f"{row['loss']:.4f}", f"{row['milliseconds']:.0f}")
+    console.print(table)
+    options.output.mkdir(parents=True, exist_ok=True)
+    file = options.output / f"large_models_{options.size}.json"
+    settings = {"steps": options.steps, "batch_size": options.batch_size, "length": options.length}
+    content = {"machine": machine(), **settings, "rows": found, "exports": exports}
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    console.print(f"wrote {file}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except SystemFailed as error:
+        sys.exit(str(error))
