@@ -10,7 +10,7 @@ from layers.convolution import Conv1D, Conv2D
 from layers.depthwise import DepthwiseConv1D, DepthwiseConv2D, DepthwiseSeparableConv2D
 from layers.dropout import Dropout
 from layers.embedding import TiedEmbedding
-from layers.lora import add_adapters, trainable_share
+from layers.lora import add_adapters
 from layers.min_gru import MinGRU
 from layers.normalisation import BatchNormalization, normalisation
 from layers.pooling import (
@@ -72,5 +72,4 @@ __all__ = [
     "donated_caches",
     "normalisation",
     "rematerialise",
-    "trainable_share",
 ]

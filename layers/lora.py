@@ -34,12 +34,3 @@ def add_adapters(layer: stock.Layer, rank: int) -> None:
         variable.trainable = False
     for projection in projections:
         projection.enable_lora(rank)
-
-
-def trainable_share(model: stock.Layer) -> float:
-    """How many of a model's weights are trained, from 0 to 1."""
-    trained, frozen = (
-        sum(variable.value.shape.num_elements() for variable in group)
-        for group in (model.trainable_weights, model.non_trainable_weights)
-    )
-    return trained / (trained + frozen)

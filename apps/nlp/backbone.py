@@ -11,7 +11,7 @@ from keras import ops
 
 from pipelines.config import nearest
 from pipelines.errors import UserError
-from pipelines.text.tokenizer import _LastingTokenizer
+from pipelines.text.tokenizer import LastingTokenizer
 
 MASKS = ("padding_mask", "segment_ids")  # what a backbone may read besides token ids
 REMEDY = "; train the model again, or restore the file"
@@ -93,7 +93,7 @@ class BackboneTokenizer(tf.Module):
         tokenizer.sequence_length = None  # rows end where their texts do
         if isinstance(tokenizer, keras_hub.tokenizers.SentencePieceTokenizer):
             tokenizer.add_bos = tokenizer.add_eos = False
-            tokenizer._sentence_piece = _LastingTokenizer(tokenizer.proto, out_type=tf.int32)
+            tokenizer._sentence_piece = LastingTokenizer(tokenizer.proto, out_type=tf.int32)
         self._tokenizer = tokenizer
         # In a graph, KerasHub tokenizes by TensorFlow's operations; outside of one it may do it by Python.
         self._cut = tf.function(tokenizer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)])

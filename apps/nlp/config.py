@@ -153,10 +153,12 @@ class NlpConfig(TrainConfig):
             raise UserError("--lora adapts what was trained before: give --init-from or --model.backbone")
         if self.lora and not model.backbone and model.encoder != "transformer":
             raise UserError("--lora goes with --model.encoder transformer")
-        if self.task == "generate" and (model.encoder != "transformer" or self.label_smoothing):
-            raise UserError(
-                "--task generate is a transformer without label smoothing: leave --model.encoder and that out"
-            )
+        if self.task == "pretrain" and not self.mask_share:
+            raise UserError("--mask-share 0: hides nothing, and so there is nothing to learn")
+        if self.task != "classify" and (self.multi_label or self.label_smoothing or self.class_weights != "none"):
+            raise UserError("--multi-label, --label-smoothing and --class-weights go with --task classify")
+        if self.task == "generate" and model.encoder != "transformer":
+            raise UserError(f"--model.encoder {model.encoder}: a language model is a transformer; leave that out")
         if model.encoder == "rnn" and model.width % 2:
             raise UserError(f"--model.width {model.width}: takes an even number, half of it for each direction")
 

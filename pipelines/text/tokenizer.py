@@ -157,7 +157,7 @@ class Tokenizer(tf.Module):
                 "restore the file"
             ) from error
         try:
-            self._sentencepiece = _LastingTokenizer(model, out_type=tf.int32, add_eos=True)
+            self._sentencepiece = LastingTokenizer(model, out_type=tf.int32, add_eos=True)
             self.vocabulary_size = int(self._sentencepiece.vocab_size())
         except tf.errors.OpError as error:
             raise UserError(
@@ -183,7 +183,7 @@ class Tokenizer(tf.Module):
         return tf.where(ids == PAD, "", self._sentencepiece.id_to_string(ids))
 
 
-class _LastingTokenizer(tensorflow_text.SentencepieceTokenizer):
+class LastingTokenizer(tensorflow_text.SentencepieceTokenizer):
     """A tokenizer that survives tf.random.set_seed and keras.utils.clear_session.
 
     Both empty TensorFlow's cache of kernels, and the library's vocabulary dies with the kernel that made it
@@ -194,6 +194,7 @@ class _LastingTokenizer(tensorflow_text.SentencepieceTokenizer):
     def __init__(self, model: bytes, **options):
         super().__init__(model, **options)
         self._model_resource = _Vocabulary(model)
+        self.vocab_size()  # made now: at its first use it would be a part of whatever graph is being traced
 
 
 class _Vocabulary(tf.saved_model.experimental.TrackableResource):

@@ -9,7 +9,7 @@ from keras import ops
 
 from apps.nlp.encoders import TextEncoder, mean_pool
 from apps.nlp.language_model import LanguageModel
-from layers import add_adapters, trainable_share
+from layers import add_adapters
 from pipelines.config import OptimizerConfig
 from pipelines.training.optimizer import make_optimizer
 from pipelines.training.step import TrainStep
@@ -116,18 +116,10 @@ def test_what_has_no_projections(kind):
     model = classifier(kind)
     with pytest.raises(ValueError, match="as of a transformer"):
         add_adapters(model.encoder, RANK)
-    assert trainable_share(model) == 1.0
+    assert not model.non_trainable_weights
 
 
 @pytest.mark.parametrize("rank", [0, -1])
 def test_a_rank_is_positive(rank):
     with pytest.raises(ValueError, match="1 or more"):
         add_adapters(stock.Dense(2), rank)
-
-
-def test_the_share_of_weights_that_is_trained():
-    dense = stock.Dense(20)
-    dense.build((None, 30))
-    assert trainable_share(dense) == 1.0
-    add_adapters(dense, 1)
-    assert trainable_share(dense) == pytest.approx(50 / (50 + 30 * 20 + 20))

@@ -185,13 +185,13 @@ class ClassifyTask(ReadingTask):
             probabilities = self._probabilities(model, split, options.batch_size)
             targets = self._targets(split, self.classes)
             if self.config.multi_label:
-                scores = classification.multi_label_figures(targets, probabilities > 0.5)
+                scores = _macro(classification.multi_label_figures(targets, probabilities > 0.5))
             else:
                 labels, predicted = targets.argmax(-1), probabilities.argmax(-1)
                 counts = classification.confusion_counts(labels, predicted, len(self.classes))
                 figures = classification.ClassFigures.of(counts)
                 Console().print(figures.table(self.classes, f"{name}: {len(split)} texts"))
-                scores = {"accuracy": classification.accuracy(counts), **figures.means()}
+                scores = {"accuracy": classification.accuracy(counts), **_macro(figures.means())}
                 picture = interpretation.confusion_matrix_picture(counts, self.classes)
                 file = self.run.explain / f"{name}-confusion.png"
                 write_atomically(file, tf.io.encode_png(picture).numpy())
@@ -254,13 +254,14 @@ class ClassifyTask(ReadingTask):
         """Probabilities of texts (B,), their tokens (B, L), and what each token adds to the likeliest class (B, L)."""
         ids = self.tokens(texts)
         mask = ids != 0
-        embedded = tf.cast(model.encoder.embedding(ids), tf.float32)
+        # From unknown tokens: from zeros, whose norm is nothing, the first step of the path would be nearly all of it.
+        embedded, nothing = (tf.cast(model.encoder.embedding(x), tf.float32) for x in (ids, tf.ones_like(ids)))
         probabilities = self._probabilities_of(model({"tokens": ids}, training=False))
         attribution = integrated_gradients(
             lambda points, mask: model.classify(points, mask),
             embedded,
             tf.argmax(probabilities, -1, tf.int32),
-            tf.zeros_like(embedded),
+            nothing,
             also=(mask,),
         )
         attribution = tf.where(mask, tf.reduce_sum(attribution, axis=-1), 0.0)
@@ -292,3 +293,8 @@ class ClassifyTask(ReadingTask):
             {"serving_default": examples, "explain": examples},
             [self.tokenizer],
         )
+
+
+def _macro(figures: dict[str, float]) -> dict[str, float]:
+    """Figures in which those that are means over the classes are called so."""
+    return {f"macro_{name}" if name in ("precision", "recall", "f1") else name: x for name, x in figures.items()}

@@ -43,14 +43,14 @@ class ReadingTask(Task):
             self._ask_teacher(train)
         lengths = self._lengths(train)
         # A text as long as the limit may have been cut there.
-        cut = float((lengths >= self.config.max_length).mean())
+        cut = int((lengths >= self.config.max_length).sum())
         self.config = override(
             self.config, {"buckets": self.config.buckets or rows.boundaries_of(lengths, self.config.max_length)}
         )
         print(f"{train.source}: {self._said(train)}; a vocabulary of {self.tokenizer.vocabulary_size:,}")
-        if cut >= 0.001 and self.reads_beginnings:
+        if cut and self.reads_beginnings:
             limit = self.config.max_length
-            print(f"{cut:.1%} of the texts are longer than --max-length {limit}: their ends are not read")
+            print(f"{cut:,} texts reach --max-length {limit}: what is beyond that is not read")
         return self.config
 
     def _ask_teacher(self, train: Examples) -> None:

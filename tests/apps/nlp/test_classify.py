@@ -52,7 +52,7 @@ def test_training_says_what_it_read_and_learns(trained):
     directory, out = trained
     assert re.search(r"train.csv: 64 texts of 2 classes; a vocabulary of \d+", out) and "--max-length" not in out
     losses = [row["loss"] for row in steps(directory).values()]
-    assert len(losses) == 40 and np.mean(losses[-8:]) < 0.8 * np.mean(losses[:4])
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
     assert json.loads((directory / "assets" / "classes.json").read_text())["classes"] == ["negative", "positive"]
 
 
@@ -66,7 +66,7 @@ def test_evaluate_measures_what_predict_answers(trained, restored):
     test = task._splits["test"]
     found = [row["classes"][0] for row in task.predict(model, test.texts, NlpPredictOptions())]
     assert metrics["split"] == "test" and metrics["accuracy"] == np.mean(np.array(found) == test.labels) > 0.6
-    assert metrics["f1"] == pytest.approx(f1_score(test.labels, found, average="macro"))
+    assert metrics["macro_f1"] == pytest.approx(f1_score(test.labels, found, average="macro"))
     assert 0 < metrics["calibration_error"] < 0.6
     assert metrics["baseline_accuracy"] == metrics["baseline_macro_f1"] == 1.0  # a word tells all
     assert tiny.is_png(directory / "explain" / "test-confusion.png")
@@ -116,11 +116,10 @@ def test_attributions_add_up_to_what_the_text_changes(restored):
     texts = tf.constant(["the film was lovely, I say", "a dull song"])
     found = task._attributed(model, texts)
     ids = task.tokens(texts)
-    embedded = model.encoder.embedding(ids)
-    best = np.argmax(found["probabilities"], axis=1)
-    rows = np.arange(2)
-    whole, nothing = (model.classify(x, ids != 0).numpy()[rows, best] for x in (embedded, tf.zeros_like(embedded)))
-    np.testing.assert_allclose(np.sum(found["attribution"], axis=1), whole - nothing, atol=0.02, rtol=0.02)
+    nothing = model.classify(model.encoder.embedding(tf.ones_like(ids)), ids != 0)  # unknown tokens
+    changed = model({"tokens": ids}, training=False).numpy() - nothing.numpy()
+    whole = changed[np.arange(2), np.argmax(found["probabilities"], axis=1)]
+    np.testing.assert_allclose(np.sum(found["attribution"], axis=1), whole, atol=0.02, rtol=0.02)
     assert np.max(np.abs(found["attribution"])) > 0.1
     padding = ids.numpy() == 0
     assert padding.any() and not found["attribution"].numpy()[padding].any()
@@ -133,13 +132,14 @@ def test_the_export_answers_as_predict_does(trained, restored, tmp_path):
     assert "answers as recorded" in out
     task, model = restored
     texts = ["the film was lovely, I say", "a dull song", "superb " * 40, "né ☃"]
+    answers = list(task.predict(model, texts, NlpPredictOptions()))
+    expected = {name: value.numpy() for name, value in task._attributed(model, tf.constant(texts[:2])).items()}
     with tiny.served(tmp_path) as ask:
         found = ask("serving_default", text=texts)
-        for row, answer in enumerate(task.predict(model, texts, NlpPredictOptions())):
+        for row, answer in enumerate(answers):
             assert [name.decode() for name in found["classes"][row]] == answer["classes"]
             np.testing.assert_allclose(found["probabilities"][row], answer["probabilities"], atol=2e-4)
         explained = ask("explain", text=texts[:2])
-        expected = task._attributed(model, tf.constant(texts[:2]))
         np.testing.assert_array_equal(explained["tokens"], expected["tokens"])
         np.testing.assert_allclose(explained["attribution"], expected["attribution"], atol=1e-3)
         np.testing.assert_allclose(explained["probabilities"], found["probabilities"][:2], atol=1e-4)
