@@ -148,7 +148,7 @@ class BackboneEncoder(stock.Layer):
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
         self.embedder, self.body = _split(backbone)
         self.settings = {"vocabulary_size": _rows(backbone) + 1, "width": self.body.output.shape[-1]}
-        self.width, self.embedding_width = self.body.output.shape[-1], self.embedder.output.shape[-1]
+        self.width = self.body.output.shape[-1]
 
     @classmethod
     def load(cls, directory: Path) -> "BackboneEncoder":

@@ -16,6 +16,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from apps.nlp.recipes import RECIPES
 from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
 from pipelines.errors import UserError
 from pipelines.options import ExportOptions, PredictOptions
@@ -45,6 +46,8 @@ class ModelConfig:
     feedforward: int = 512
     # Words that the widest window of a cnn spans.
     kernel_size: int = 5
+    # Width of the vector of a sentence, of --task similarity.
+    vector_width: int = 512
     # Dropout on embeddings and on the output of each layer or sub-layer.
     dropout: float = 0.1
     # Share of the words that training hides from the encoder, each as a whole (Iyyer et al. 2015).
@@ -76,8 +79,7 @@ class NlpConfig(TrainConfig):
         "small": {"width": 384, "layers": 6, "heads": 6, "kv_heads": 2, "feedforward": 1536},
         "base": {"width": 768, "layers": 16, "heads": 12, "kv_heads": 4, "feedforward": 3072},
     }
-    # By task and data set.
-    recipes: ClassVar[Mapping[str, Mapping]] = {}
+    recipes: ClassVar[Mapping[str, Mapping]] = RECIPES  # by task and data set
     automatic: ClassVar[frozenset[str]] = frozenset({"jit", "vocabulary_size", "buckets"})
 
     # What to learn: classes of texts, how alike two texts are, the next symbol of a text, or words that were hidden.
@@ -94,6 +96,8 @@ class NlpConfig(TrainConfig):
     class_weights: Literal["none", "balanced"] = "none"
     # What a text is cut into: SentencePiece's pieces of words, or characters.
     units: Literal["pieces", "characters"] = "pieces"
+    # Take capitals for small letters; a language model writes them, and so never does.
+    fold_case: bool = True
     # Symbols in the vocabulary; 0 takes 8,000 pieces, or fewer where the text has fewer.
     vocabulary_size: int = 0
     # Longest text in symbols: the rest of a longer one is not read. Of a language model, how far it looks back.
@@ -125,7 +129,8 @@ class NlpConfig(TrainConfig):
     def check(self) -> None:
         super().check()
         model = self.model
-        require_at_least(1, model, "width", "layers", "heads", "feedforward", "kernel_size", prefix="model.")
+        sizes = ("width", "layers", "heads", "feedforward", "kernel_size", "vector_width")
+        require_at_least(1, model, *sizes, prefix="model.")
         require_at_least(0, model, "kv_heads", prefix="model.")
         require_at_least(0, self, "vocabulary_size", "lora")
         require_at_least(2, self, "max_length")

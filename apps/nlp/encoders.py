@@ -66,7 +66,7 @@ class TextEncoder(stock.Layer):
             "remat": remat,
         }
         self.remat = remat
-        self.width = self.embedding_width = width
+        self.width = width
         self.embedding = TiedEmbedding(vocabulary_size, width, name="embedding")
         self.word_dropout = WordDropout(word_dropout, name="word_dropout")
         self.dropout = Dropout(dropout, name="dropout")

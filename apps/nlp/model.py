@@ -72,15 +72,16 @@ class TextClassifier(keras.Model):
 class SentenceEncoder(keras.Model):
     """From token ids to a vector of length 1: texts that mean the like point the like way.
 
-    v = normalised(Σ_t w(token_t) · (E(token_t) + U state_t))
+    v = normalised(Σ_t w(token_t) · (P(token_t) + U state_t))
 
     Rare words say more about what a text is about than common ones: w is a weight for each token that begins as its
-    inverse document frequency. U begins as zero, and so the whole as a random projection of TF-IDF vectors: learning
-    starts from what those can tell.
+    inverse document frequency. P, a vector for each token, begins at random, and U as zero: so the whole begins as a
+    random projection of TF-IDF vectors, and learning starts from what those can tell.
 
     Args:
         encoder: what reads.
         inverse_frequencies: (V,) how rare each token is.
+        vector_width: D of sentence vectors; the more, the less the projection blurs.
 
     Call arguments:
         inputs: a batch with `tokens` (B, L) and `others` (B, L), the two texts of each pair.
@@ -93,12 +94,18 @@ class SentenceEncoder(keras.Model):
         https://openreview.net/forum?id=SyK00v5xx
     """
 
-    def __init__(self, encoder: TextEncoder, inverse_frequencies, **kwargs):
+    def __init__(self, encoder: TextEncoder, inverse_frequencies, vector_width: int = 512, **kwargs):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.inverse_frequencies = inverse_frequencies
-        width = encoder.embedding_width
-        self.projection = stock.Dense(width, use_bias=False, kernel_initializer="zeros", name="projection")
+        self.vectors = stock.Embedding(
+            len(inverse_frequencies),
+            vector_width,
+            embeddings_initializer=keras.initializers.RandomNormal(stddev=vector_width**-0.5),
+            dtype="float32",
+            name="vectors",
+        )
+        self.projection = stock.Dense(vector_width, use_bias=False, kernel_initializer="zeros", name="projection")
 
     def build(self, input_shape=None):
         self.token_weights = self.add_weight(
@@ -109,6 +116,7 @@ class SentenceEncoder(keras.Model):
         )
         if not self.encoder.built:
             self.encoder.build((None, None))
+        self.vectors.build((None, None))
         self.projection.build((None, None, self.encoder.width))
 
     def call(self, inputs, training=False):
@@ -116,17 +124,16 @@ class SentenceEncoder(keras.Model):
         return ops.sum(first * second, axis=-1)
 
     def embed(self, tokens, training=False):
-        """Unit vectors (B, d) float32 of token ids (B, L); of an empty text it is zero."""
+        """Unit vectors (B, D) float32 of token ids (B, L); of an empty text it is zero."""
         return ops.sum(self.parts(tokens, training=training), axis=1)
 
     def parts(self, tokens, training=False):
-        """What each token adds to its text's vector, (B, L, d) float32; nothing where it is padding."""
+        """What each token adds to its text's vector, (B, L, D) float32; nothing where it is padding."""
         mask = ops.not_equal(tokens, 0)
-        embedded = self.encoder.embedding(tokens)
-        states = self.projection(self.encoder.encode(embedded, mask, training=training))
+        states = ops.cast(self.projection(self.encoder(tokens, training=training)), "float32")
         weights = ops.take(self.token_weights, tokens, axis=0)
-        found = ops.where(mask, weights, 0.0)[:, :, None] * ops.cast(embedded + states, "float32")
-        total = ops.sum(found, axis=1, keepdims=True)  # (B, 1, d)
+        found = ops.where(mask, weights, 0.0)[:, :, None] * (self.vectors(tokens) + states)
+        total = ops.sum(found, axis=1, keepdims=True)  # (B, 1, D)
         return found * ops.rsqrt(ops.maximum(ops.sum(ops.square(total), axis=-1, keepdims=True), 1e-12))
 
 

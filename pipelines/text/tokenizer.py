@@ -47,6 +47,7 @@ def train_sentencepiece(
     model_type: str = "unigram",
     automatic_size: int = AUTOMATIC_SIZE,
     keep_white_space: bool = False,
+    fold_case: bool = False,
 ) -> int:
     """Trains a subword vocabulary and writes it to a file, all of it or nothing.
 
@@ -65,6 +66,7 @@ def train_sentencepiece(
         keep_white_space: leave the text as it is, newlines and blanks in a row too. A newline is a piece of its own, so
             that a text may be cut after one; only U+2581, by which SentencePiece writes a blank, becomes one. Long
             texts are to be cut: more than 4192 bytes at once are not looked at.
+        fold_case: read capitals as small letters; text does not come back as it was.
 
     Returns:
         The number of ids.
@@ -81,8 +83,9 @@ def train_sentencepiece(
     if vocabulary_size < 0:
         raise UserError(f"the vocabulary size is a positive number, or 0 for automatic, received {vocabulary_size}")
     sentences = list(sentences)
-    options = {"model_type": model_type} | (_AS_IT_IS if keep_white_space else {"normalization_rule_name": "nmt_nfkc"})
-    if _rare_characters(sentences) > BYTE_VALUES:
+    rule = {"normalization_rule_name": "nmt_nfkc_cf" if fold_case else "nmt_nfkc"}
+    options = {"model_type": model_type} | (_AS_IT_IS if keep_white_space else rule)
+    if _rare_characters(map(str.casefold, sentences) if fold_case else sentences) > BYTE_VALUES:
         options |= {"character_coverage": 1 - RARE_SHARE, "byte_fallback": True}
     model = _train(sentences, vocabulary_size, automatic_size, options)
     if model_type == "bpe" and not vocabulary_size:
@@ -209,7 +212,7 @@ class _Vocabulary(tf.saved_model.experimental.TrackableResource):
         return operations.sentencepiece_op(model=self._model, shared_name=name)
 
 
-def _rare_characters(sentences: list[str]) -> int:
+def _rare_characters(sentences: Iterable[str]) -> int:
     """Counts the distinct characters that together make up less than RARE_SHARE of a text."""
     counts: collections.Counter[str] = collections.Counter()
     for sentence in sentences:

@@ -38,7 +38,13 @@ def make_vocabulary(config: NlpConfig, run: Run, texts: Sequence[str], running_t
         if len(lines) > VOCABULARY_SAMPLE:
             chosen = np.random.default_rng(config.seed).permutation(len(lines))[:VOCABULARY_SAMPLE]
             lines = [lines[index] for index in np.sort(chosen)]
-        size = train_sentencepiece(lines, file, config.vocabulary_size, keep_white_space=running_text)
+        size = train_sentencepiece(
+            lines,
+            file,
+            config.vocabulary_size,
+            keep_white_space=running_text,
+            fold_case=config.fold_case and not running_text,
+        )
     return override(config, {"vocabulary_size": size})
 
 

@@ -82,7 +82,7 @@ class SimilarityTask(ReadingTask):
         return {"score": ((examples.scores - self.least) / (self.most - self.least)).astype(np.float32)}
 
     def build_model(self) -> keras.Model:
-        model = SentenceEncoder(self._encoder(), np.load(self._rarity_file))
+        model = SentenceEncoder(self._encoder(), np.load(self._rarity_file), self.config.model.vector_width)
         model({name: ops.ones((1, 2), "int32") for name in ("tokens", "others")})
         return model
 

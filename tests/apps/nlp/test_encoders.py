@@ -92,7 +92,7 @@ def test_a_sentence_vector_begins_as_a_projection_of_tf_idf():
     model = SentenceEncoder(encoder("transformer"), weights)
     cosine = model({"tokens": TOKENS, "others": TOKENS})
     np.testing.assert_allclose(cosine, 1, atol=1e-5)
-    table = model.encoder.embedding.embeddings.numpy() * 4  # sqrt(16)
+    table = model.vectors.embeddings.numpy()
     expected = sum(weights[token] * table[token] for token in TOKENS[0, :3])
     np.testing.assert_allclose(model.embed(TOKENS)[0], expected / np.linalg.norm(expected), atol=1e-5)
     assert not np.any(model.embed(np.zeros((1, 2), np.int32)))

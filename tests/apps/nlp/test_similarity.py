@@ -171,7 +171,7 @@ def test_the_export_answers_as_predict_does(trained, restored, tmp_path):
         assert b"".join(explained["tokens_a"][1]).decode() == "\u2581dull\u2581song</s>"
         for signature in ("serving_default", "explain"):
             assert {len(value) for value in ask(signature, text_a=[], text_b=[]).values()} == {0}
-        assert ask("embed", text=[])["vector"].shape == (0, 16)
+        assert ask("embed", text=[])["vector"].shape == (0, 512)
 
 
 def prepared(files, directory, **options):

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.text.tokenizer import Tokenizer, train_sentencepiece
+from pipelines.text.tokenizer import UNKNOWN, Tokenizer, train_sentencepiece
 
 COLOURS = ["red", "green", "blue", "grey", "größte"]
 ANIMALS = ["dog", "dogs", "cat", "cats", "horse", "Übermut", "walking", "talking"]
@@ -82,6 +82,13 @@ def test_unknown_characters_are_one_unknown_id_and_do_no_harm(tokenizer):
 def test_composed_and_decomposed_letters_are_the_same(tokenizer):
     composed, decomposed = tokenizer.tokenize(tf.constant(["gr\u00f6\u00dfte", "gro\u0308\u00dfte"])).to_list()
     assert composed == decomposed and 1 not in composed
+
+
+def test_capitals_can_be_read_as_small_letters(tmp_path):
+    train_sentencepiece(["The Sun", "the sun", "DIE ÄPFEL", "die Äpfel"], tmp_path / "model", fold_case=True)
+    ids = Tokenizer(tmp_path / "model").tokenize(tf.constant(["THE SUN", "the sun", "ÄPFEL", "äpfel"])).to_list()
+    assert ids[0] == ids[1] and ids[2] == ids[3]
+    assert not any(UNKNOWN in row for row in ids)
 
 
 def test_rare_characters_are_spelled_by_bytes_where_they_are_many(tmp_path):

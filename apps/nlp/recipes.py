@@ -1,0 +1,66 @@
+"""Settings that go with a task and a data set. They were chosen on validation splits alone."""
+
+FEW_ROWS = {
+    "batch_size": 32,
+    "early_stopping": {"metric": "accuracy"},
+    "model": {"layers": 1, "dropout": 0.5, "word_dropout": 0.3},
+    "optimizer": {"schedule": "cosine", "warmup_steps": 100, "average_decay": 0.99},
+}
+SAMPLE = {"schedule": "cosine", "warmup_steps": 100, "average_decay": 0.99, "learning_rate": 3e-3}
+
+RECIPES = {
+    "classify": {
+        "sample": {
+            "epochs": 8,
+            "batch_size": 32,
+            "jit": "off",  # compiling would take longer than it saves
+            "early_stopping": {"metric": "accuracy"},
+            "model": {"encoder": "rnn", "layers": 1},
+            "optimizer": SAMPLE,
+        },
+        "sst2": FEW_ROWS | {"epochs": 4, "model": FEW_ROWS["model"] | {"encoder": "cnn"}},
+        "ag_news": FEW_ROWS | {"epochs": 4, "model": FEW_ROWS["model"] | {"encoder": "rnn"}},
+    },
+    "similarity": {
+        "sample": {
+            "epochs": 12,
+            "batch_size": 32,
+            "jit": "off",
+            "early_stopping": {"metric": "pearson"},
+            "model": {"encoder": "rnn", "layers": 1},
+            "optimizer": SAMPLE,
+        },
+        "stsb": FEW_ROWS
+        | {
+            "epochs": 6,
+            "early_stopping": {"metric": "pearson"},
+            "model": {"encoder": "rnn", "layers": 1, "dropout": 0.3, "word_dropout": 0.2},
+            "optimizer": FEW_ROWS["optimizer"] | {"learning_rate": 5e-4},
+        },
+    },
+    "generate": {
+        "sample": {
+            "epochs": 4,
+            "batch_size": 32,
+            "units": "characters",
+            "max_length": 64,
+            "model": {"dropout": 0.0},
+            "optimizer": SAMPLE,
+        },
+        "tinyshakespeare": {
+            "max_steps": 2000,
+            "batch_size": 12,
+            "units": "characters",
+            "max_length": 64,
+            "model": {"dropout": 0.0},
+            "optimizer": {
+                "learning_rate": 3e-3,
+                "schedule": "cosine",
+                "warmup_steps": 100,
+                "beta_2": 0.99,
+                "weight_decay": 0.1,
+                "average_decay": 0.0,
+            },
+        },
+    },
+}
