@@ -32,7 +32,7 @@ RECIPES = {
         },
         "stsb": FEW_ROWS
         | {
-            "epochs": 6,
+            "epochs": 12,
             "early_stopping": {"metric": "pearson"},
             "model": {"encoder": "rnn", "layers": 1, "dropout": 0.3, "word_dropout": 0.2},
             "optimizer": FEW_ROWS["optimizer"] | {"learning_rate": 5e-4},

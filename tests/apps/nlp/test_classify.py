@@ -109,6 +109,8 @@ def test_explain_draws(trained, tmp_path):
     pictures = sorted(tmp_path.glob("*.png"))
     assert [file.name for file in pictures] == ["0001-a-lovely-5-film.png", "0002-dull.png"]
     assert all(map(tiny.is_png, pictures)) and all(str(file) in out for file in pictures)
+    pages = [file.with_suffix(".html") for file in pictures]
+    assert all("<span" in page.read_text() and str(page) in out for page in pages)
 
 
 def test_attributions_add_up_to_what_the_text_changes(restored):

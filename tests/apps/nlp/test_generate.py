@@ -25,7 +25,7 @@ from tests.replicas import check_replicas
 
 TINY = [  # learns little, but does everything
     "--task=generate", "--units=characters", "--epochs=3", "--batch-size=8", "--max-length=16", "--jit=off",
-    "--model.width=16", "--model.layers=1", "--model.heads=2", "--model.kv-heads=1", "--model.feedforward=32",
+    "--model.width=16", "--model.layers=1", "--model.heads=2", "--model.kv-heads=1", "--model.feedforward=256",
     "--optimizer.warmup-steps=10",
 ]  # fmt: skip
 LINES = ["The cat sat.\n", "A dog ran,\tand ran.\n", "\n", "Who is there?\n"]
@@ -271,3 +271,20 @@ def test_a_server_refuses_unknown_characters_and_explains_known_ones(ask):
     found = ask("explain", prompt=prompts("The cat", "A"))
     assert found["tokens"].shape == found["log_probability"].shape == (2, 7)
     assert (found["log_probability"][0] < 0).all() and (found["log_probability"][1, 1:] == 0).all()
+
+
+def test_an_export_of_whole_numbers_writes_what_predict_does(trained, tmp_path):
+    options = ["--run-dir", trained[0], "--quantize=int8", "--max-tokens=20"]
+    code, out, err = command("export", "--output", tmp_path, *options)
+    assert code == 0, err
+    assert "weights rounded to int8" in out and "answers as recorded" in out
+    loaded = tf.saved_model.load(str(tmp_path / "nlp" / "1"))
+    assert any(variable.dtype == tf.int8 for variable in loaded.model_variables)
+    code, out, err = command("predict", *options, "--json", "The", "A dog")
+    assert code == 0, err
+    expected = [json.loads(line)["text"] for line in out.splitlines()]
+    asked = {"max_tokens": [20, 20], "temperature": [0.8, 0.8], "seed": tf.constant([0, 1], tf.int64)}
+    found = loaded.signatures["generate"](
+        prompt=tf.constant(["The", "A dog"]), **{name: tf.constant(value) for name, value in asked.items()}
+    )
+    assert [text.decode() for text in found["text"].numpy()] == expected
