@@ -45,11 +45,6 @@ class ClassifyTask(ReadingTask):
         return self.run.assets / "classes.json"
 
     @property
-    def _examples_file(self) -> Path:
-        """Texts that an export is checked with: it needs the run, and no data beside it."""
-        return self.run.assets / "examples.json"
-
-    @property
     def _evidence_file(self) -> Path:
         """(V, K) what each token says for each class at first."""
         return self.run.assets / "evidence.npy"
@@ -67,8 +62,7 @@ class ClassifyTask(ReadingTask):
         write_atomically(self._examples_file, json.dumps(shown, ensure_ascii=False) + "\n")
         config = super().prepare()
         tokens, columns = self._rows("train")
-        size, several = self.tokenizer.vocabulary_size, config.multi_label
-        ratios = log_ratios(tokens["tokens"], columns["target"], size, several)
+        ratios = log_ratios(tokens["tokens"], columns["target"], self.tokenizer.vocabulary_size, config.multi_label)
         write_array(self._evidence_file, TRUST * ratios)
         return config
 

@@ -134,6 +134,11 @@ class ReadingTask(Task):
         return len(self.config.buckets)
 
     @property
+    def _examples_file(self) -> Path:
+        """Texts that an export is checked with: it needs the run, and no data beside it."""
+        return self.run.assets / "examples.json"
+
+    @property
     def _teacher_file(self) -> Path:
         """What the teacher says of each training row."""
         return self.run.assets / "teacher.npy"

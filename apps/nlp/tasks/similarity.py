@@ -50,10 +50,6 @@ class SimilarityTask(ReadingTask):
         """(V,) what each token weighs at first."""
         return self.run.assets / "rarity.npy"
 
-    @property
-    def _examples_file(self) -> Path:
-        return self.run.assets / "examples.json"
-
     def prepare(self) -> NlpConfig:
         train = self._splits["train"]
         least, most = float(train.scores.min()), float(train.scores.max())
