@@ -1,7 +1,7 @@
 """What can be set in the nlp app. Every field's comment is its help text.
 
 python -m apps.nlp train                                                        sentiment of sentences of its own
-python -m apps.nlp train --dataset sst2                                         or ag_news: sentiment, topics
+python -m apps.nlp train --dataset sst2                                         or sst2_phrases, ag_news
 python -m apps.nlp train --task similarity --dataset stsb                       how alike two sentences are
 python -m apps.nlp train --task generate --dataset tinyshakespeare              a language model
 python -m apps.nlp train --task pretrain --train text.txt                       an encoder for --init-from

@@ -19,6 +19,13 @@ RECIPES = {
             "optimizer": SAMPLE,
         },
         "sst2": FEW_ROWS | {"epochs": 4, "model": FEW_ROWS["model"] | {"encoder": "cnn"}},
+        "sst2_phrases": FEW_ROWS
+        | {
+            "epochs": 2,
+            "validate_every": 700,
+            "model": FEW_ROWS["model"] | {"encoder": "rnn", "layers": 2, "width": 256, "word_dropout": 0.2},
+            "optimizer": FEW_ROWS["optimizer"] | {"learning_rate": 1e-3},
+        },
         "ag_news": FEW_ROWS | {"epochs": 4, "model": FEW_ROWS["model"] | {"encoder": "rnn"}},
     },
     "similarity": {
