@@ -117,7 +117,10 @@ def preprocessed(tokenizer, texts):
     return packed["token_ids"], packed["padding_mask"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SOON = ("bert", "roberta", "albert")  # of each kind of tokenizer one; the others take a minute more
+
+
+@pytest.mark.parametrize("kind", [*SOON, *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS if k not in SOON)])
 def test_states_are_those_of_the_preset(kept, kind):
     directory, network = kept(kind)
     # Read afresh: KerasHub's own SentencePiece does not survive the setting of a seed.
@@ -161,7 +164,7 @@ def test_pieces(kept, kind, text, pieces):
     assert found == pieces + [""] * (12 - len(pieces))
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "albert", "xlm_roberta"])
+@pytest.mark.parametrize("kind", [*SOON, pytest.param("xlm_roberta", marks=pytest.mark.slow)])
 def test_any_text_is_legal_and_keeps_its_marks(kept, kind):
     tokenizer = BackboneTokenizer(kept(kind)[0], 6)
     tf.random.set_seed(1)  # empties TensorFlow's cache of kernels

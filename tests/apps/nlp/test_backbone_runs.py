@@ -33,7 +33,9 @@ def preset(tmp_path_factory):
     return directory
 
 
-@pytest.mark.parametrize("adapters", [[], ["--lora=2"]], ids=["whole", "adapters"])
+@pytest.mark.parametrize(
+    "adapters", [pytest.param([], marks=pytest.mark.slow, id="whole"), pytest.param(["--lora=2"], id="adapters")]
+)
 def test_a_pretrained_encoder_is_tuned_and_exported(adapters, preset, files, tmp_path):
     source, run = tmp_path / "source", tmp_path / "run"
     shutil.copytree(preset, source)

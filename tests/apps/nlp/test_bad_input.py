@@ -41,7 +41,7 @@ def test_a_bad_row_is_named(tmp_path, case):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("split", ["validation", pytest.param("test", marks=pytest.mark.slow)])
 def test_a_label_that_training_has_not(tmp_path, split):
     files = [table(tmp_path, "classify"), table(tmp_path, "classify", name="validation.csv")]
     files.append(table(tmp_path, "classify", ("a film", "godo"), name=f"{split}.csv"))
@@ -71,7 +71,7 @@ def test_a_missing_column_and_those_there_are(tmp_path):
     refused(train(tmp_path, "similarity", files), "'text_a'", "text, label", "--first-column")
 
 
-@pytest.mark.parametrize("task", ["classify", "pretrain"])
+@pytest.mark.parametrize("task", ["classify", pytest.param("pretrain", marks=pytest.mark.slow)])
 def test_another_encoding_is_named_by_its_row_and_can_be_skipped(tmp_path, task):
     name, header = ("train.csv", b"text,label\n") if task == "classify" else ("train.txt", b"")
     good = b"".join(f"a {word} film,{word}\n".encode() for _, word in REVIEWS)
@@ -151,6 +151,7 @@ def test_files_to_search(runs, tmp_path):
     assert code == 0 and out == "1.0000  film\n" and "skipped 1 of 2 rows" in err, err
 
 
+@pytest.mark.slow
 def test_a_single_pair_to_validate_with_is_enough(tmp_path):
     one = write_table(tmp_path / "one.csv", PAIRED, ("a film", "a book", "2"))
     files = [table(tmp_path, "similarity"), f"--validation={one}", f"--test={one}"]

@@ -273,6 +273,7 @@ def test_a_server_refuses_unknown_characters_and_explains_known_ones(ask):
     assert (found["log_probability"][0] < 0).all() and (found["log_probability"][1, 1:] == 0).all()
 
 
+@pytest.mark.slow
 def test_an_export_of_whole_numbers_writes_what_predict_does(trained, tmp_path):
     options = ["--run-dir", trained[0], "--quantize=int8", "--max-tokens=20"]
     code, out, err = command("export", "--output", tmp_path, *options)

@@ -170,7 +170,7 @@ def test_predict_fills_in_and_names_bad_rows(trained, restored):
     assert "put ___ where" in answers[1]["error"] and "--max-length" in answers[3]["error"]
     assert "skipped 3 of 5 rows: 2, 4, 5" in err
     first = answers[0]
-    assert re.fullmatch(r"the ?\S* was dull, I say\.", first["text"]) and 0 < first["probability"] <= 1
+    assert re.fullmatch(r"the ?\S* was dull, i say\.", first["text"]) and 0 < first["probability"] <= 1
     task, model = restored
     for batch_size in (1, 2):
         again = list(task.predict(model, TEXTS, NlpPredictOptions(batch_size=batch_size)))

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  the operations of an export that writes pieces
 
@@ -62,6 +63,7 @@ def test_explain_draws(trained, tones, command, tmp_path):
     assert file.name in out and tf.io.decode_png(file.read_bytes()).shape[2] == 3
 
 
+@pytest.mark.slow
 def test_an_export_with_int8_weights_hears_what_predict_hears_with_them(trained, tones, command, tmp_path):
     directory, _ = trained
     code, _, err = command("export", "--run-dir", directory, "--output", tmp_path, "--quantize=int8")
@@ -131,6 +133,7 @@ def test_what_is_no_recording_is_named_and_the_others_are_heard(trained, tones, 
     command_line.refused(command("predict", "--run-dir", directory, tmp_path / "song.wav"), "song.wav", "an MP3")
 
 
+@pytest.mark.slow
 def test_a_model_can_write_pieces_of_words(flags, tones, command, tmp_path):
     run = tmp_path / "run"
     pieces = [*flags, "--units=pieces", "--vocabulary-size=14", "--model.subsampling=2", "--epochs=12"]

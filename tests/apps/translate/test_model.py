@@ -150,6 +150,7 @@ def test_reload(model, tmp_path):
     np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_int8_and_lora_reach_the_projections():
     keras.utils.set_random_seed(0)
     inputs = {"source": batch(0), "target": batch(1)}

@@ -182,6 +182,7 @@ def test_reload(model, tmp_path):
     np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_trains_evaluates_predicts_explains_and_exports(flags, tmp_path, capsys):
     """In this process, which spares TensorFlow's start at each command."""
     run, saved = tmp_path / "run", tmp_path / "saved"
