@@ -2,11 +2,12 @@
 
     python benchmarks/language_model.py --text DIR/tinyshakespeare/input.txt --torch-python PATH
 
-Both train models of 4 layers, 128 wide, with 4 heads, on batches of 12 windows of 64 characters for 2,000 steps, on the
-first nine tenths of the text, and measure the mean loss of the whole last tenth in windows of 64. Each is a process
-that starts from nothing, and they take turns. Ours is the app's own `train`, checkpoints and history included, with the
-recipe below; the peer is `peers/torch_language_model.py` with the usual one. `seconds` are those of the whole process;
-those of the processor say how much it computed, whatever else the machine had to do.
+Both train models of 4 layers, 128 wide, with 4 heads, on batches of 12 windows of 64 characters of the first nine
+tenths of the text, PyTorch for 2,000 steps and ours for half as many (--steps, --our-steps), and measure the mean
+loss of the whole last tenth in windows of 64. Each is a process that starts from nothing, and they take turns. Ours
+is the app's own `train`, checkpoints and history included, with the recipe below; the peer is
+`peers/torch_language_model.py` with the usual one. `seconds` are those of the whole process; those of the processor
+say how much it computed, whatever else the machine had to do.
 PATH is a Python that has PyTorch (see training_step.py).
 """
 
@@ -27,7 +28,7 @@ from rich.table import Table
 from side_by_side import RESULTS, ROOT, SystemFailed, machine
 
 OURS, PEER = "Espalier", "PyTorch"
-STEPS, LENGTH, BATCH = 2000, 64, 12
+STEPS, OUR_STEPS, LENGTH, BATCH = 2000, 1000, 64, 12
 RECIPE = {
     "model.dropout": 0,
     "optimizer.learning-rate": 3e-3,
@@ -94,7 +95,8 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="the text, one file")
     parser.add_argument("--torch-python", type=Path, required=True, help="a Python that has PyTorch")
     parser.add_argument("--rounds", type=int, default=2, help="trainings of each system (%(default)s)")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each training (%(default)s)")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of PyTorch's training (%(default)s)")
+    parser.add_argument("--our-steps", type=int, default=OUR_STEPS, help="of ours (%(default)s)")
     parser.add_argument("--compile", action="store_true", help="let PyTorch compile its model (needs a C++ compiler)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures")
     options = parser.parse_args()
@@ -108,7 +110,7 @@ def main() -> None:
             files = [folder / "train.txt", folder / "validation.txt"]
             for file, part in zip(files, (text[:cut], text[cut:]), strict=True):
                 file.write_text(part, encoding="utf-8")
-            found[OURS].append(train_ours(folder, files, seed, options.steps))
+            found[OURS].append(train_ours(folder, files, seed, options.our_steps))
             found[PEER].append(train_peer(options.torch_python, files, seed, options.steps, options.compile))
         for name, rounds in found.items():
             last = rounds[-1]
@@ -118,21 +120,22 @@ def main() -> None:
 
 def report(console: Console, found: dict[str, list[dict]], options: argparse.Namespace) -> None:
     """Prints the medians and writes all figures into `language_model.json`."""
-    title = f"{options.steps} steps of {BATCH} windows of {LENGTH} characters: {options.rounds} rounds"
+    steps = {OURS: options.our_steps, PEER: options.steps}
+    title = f"Steps of {BATCH} windows of {LENGTH} characters: {options.rounds} rounds"
     table = Table(title=title, title_justify="left")
     table.add_column("system")
-    for column in ("validation loss", "seconds", "in the steps", "of the processor", "time / ours"):
+    for column in ("steps", "validation loss", "seconds", "in the steps", "of the processor", "time / ours"):
         table.add_column(column, justify="right")
     ours = np.array([each["seconds"] for each in found[OURS]])
     for name, rounds in found.items():
         keys = "loss", "seconds", "training_seconds", "processor_seconds"
         loss, *times = (float(np.median([each[key] for each in rounds])) for key in keys)
         ratio = float(np.median(np.array([each["seconds"] for each in rounds]) / ours))
-        table.add_row(name, f"{loss:.4f}", *(f"{seconds:.0f}" for seconds in times), f"{ratio:.2f}")
+        table.add_row(name, f"{steps[name]}", f"{loss:.4f}", *(f"{seconds:.0f}" for seconds in times), f"{ratio:.2f}")
     console.print(table)
     options.output.mkdir(parents=True, exist_ok=True)
     file = options.output / "language_model.json"
-    content = {"machine": machine(), "recipe": RECIPE, "peer": USUAL, "steps": options.steps, "rounds": found}
+    content = {"machine": machine(), "recipe": RECIPE, "peer": USUAL, "steps": steps, "rounds": found}
     file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     console.print(f"wrote {file}")
 
