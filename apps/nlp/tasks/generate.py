@@ -10,7 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from layers.lora import add_adapters
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -24,6 +23,7 @@ from apps.nlp.pictures import MOST_BITS, surprise_picture
 from apps.nlp.tasks import inheritance
 from apps.nlp.tasks.common import load_vocabulary, make_vocabulary
 from apps.nlp.windows import token_stream, window_count, windows
+from layers.lora import add_adapters
 from pipelines import losses
 from pipelines.batching import epoch_seed
 from pipelines.errors import UserError
