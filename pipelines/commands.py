@@ -108,6 +108,8 @@ def evaluate(app: App, options: EvaluateOptions) -> None:
     """Measures a run on held-out data and writes `metrics.json`."""
     trained = restore(app, options)
     print(trained)
+    if options.on_bad_example != "auto":
+        trained.task.config = dataclasses.replace(trained.task.config, on_bad_example=options.on_bad_example)
     origin = {"step": trained.steps[-1], "options": _noted(options)}
     splits = {name: found | origin for name, found in trained.task.evaluate(trained.model, options).items()}
     name, first = next(iter(splits.items()))

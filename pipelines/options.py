@@ -6,7 +6,7 @@ from typing import Literal
 
 import tyro
 
-from pipelines.config import require_at_least
+from pipelines.config import TrainConfig, require_at_least
 from pipelines.errors import UserError
 
 
@@ -30,6 +30,9 @@ class RunOptions:
             if dataclasses.is_dataclass(nested := getattr(self, field.name)):
                 nested.check()
 
+    def check_run(self, config: TrainConfig) -> None:
+        """Refuses values that mean nothing to a run, given what it was trained with."""
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateOptions(RunOptions):
@@ -39,8 +42,9 @@ class EvaluateOptions(RunOptions):
     split: str = "test"
     # Examples in a batch.
     batch_size: int = 64
-    # What to do with a malformed example: stop with its row number, or count it, name it and go on.
-    on_bad_example: Literal["fail", "skip"] = "fail"
+    # What to do with a malformed example: stop with its row number, or count it, name it and go on; auto is what
+    # training did.
+    on_bad_example: Literal["auto", "fail", "skip"] = "auto"
 
     def check(self) -> None:
         super().check()

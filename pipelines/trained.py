@@ -46,6 +46,7 @@ def restore(app: App, options: RunOptions, beside: bool = False) -> Trained:
     """
     run = Run.find(app.name, options.run_dir)
     config = run.read_config(app)
+    options.check_run(config)
     checkpoints = Checkpoints(run.checkpoints)
     chosen = options.checkpoint
     if chosen == "auto":

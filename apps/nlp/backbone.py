@@ -147,7 +147,7 @@ class BackboneEncoder(stock.Layer):
         # The whole network is not kept: it may have a pooler, whose weights nothing here would ever train.
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
         self.embedder, self.body = _split(backbone)
-        self.settings = {"vocabulary_size": _rows(backbone) + 1, "width": self.body.output.shape[-1]}
+        self.settings = {"vocabulary_size": _rows(backbone) + 1}
         self.width = self.body.output.shape[-1]
 
     @classmethod
@@ -181,7 +181,7 @@ class BackboneEncoder(stock.Layer):
         return self.body([embedded, mask, *segments], training=training)
 
     def compute_output_shape(self, tokens_shape):
-        return (*tokens_shape, self.settings["width"])
+        return (*tokens_shape, self.width)
 
     def get_config(self):
         return super().get_config() | {"backbone": self._backbone_config}

@@ -189,6 +189,12 @@ class SamplingConfig:
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: takes a share above 0 and up to 1")
 
+    def check_run(self, config: NlpConfig) -> None:
+        for field in dataclasses.fields(self):
+            if config.task != "generate" and getattr(self, field.name) != field.default:
+                flag = f"--{field.name.replace('_', '-')}"
+                raise UserError(f"{flag}: goes with --task generate; this run learnt to {config.task}")
+
 
 # Flags without a prefix: --temperature, not --sampling.temperature.
 Sampling = Annotated[SamplingConfig, tyro.conf.arg(name="")]
@@ -208,6 +214,11 @@ class NlpPredictOptions(PredictOptions):
         super().check()
         require_at_least(1, self, "nearest")
 
+    def check_run(self, config: NlpConfig) -> None:
+        self.sampling.check_run(config)
+        if self.search and config.task != "similarity":
+            raise UserError(f"--search: goes with --task similarity; this run learnt to {config.task}")
+
 
 @dataclasses.dataclass(frozen=True)
 class NlpExportOptions(ExportOptions):
@@ -220,3 +231,6 @@ class NlpExportOptions(ExportOptions):
     def check(self) -> None:
         super().check()
         require_at_least(self.sampling.max_tokens, self, "most_tokens")
+
+    def check_run(self, config: NlpConfig) -> None:
+        self.sampling.check_run(config)

@@ -211,7 +211,7 @@ class TranslateTask(Task):
         found = {}
         for name in chosen_splits(list(self._splits), options.split):
             if name in self._splits:
-                pairs = data.read_split(self._splits[name], options.on_bad_example)
+                pairs = data.read_split(self._splits[name], self.config.on_bad_example)
             else:
                 pairs = self._validation  # held out of the training text
             found[name] = self._evaluate_split(model, name, pairs, options)
@@ -225,7 +225,7 @@ class TranslateTask(Task):
         too_long = [i for i, row in enumerate(rows) if len(row) > translator.limit]
         if too_long:
             first = f"{name}, pair {too_long[0] + 1}: {self._too_long(rows[too_long[0]])}"
-            if options.on_bad_example == "fail":
+            if self.config.on_bad_example == "fail":
                 raise UserError(f"{first}, or pass --on-bad-example skip")
             print(f"{name}: skipped {len(too_long)} of {len(pairs)} pairs that are too long; {first}")
             kept = [i for i, row in enumerate(rows) if len(row) <= translator.limit]

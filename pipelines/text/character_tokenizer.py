@@ -5,21 +5,19 @@ are characters like all others. It holds no table, which an export would have to
 character's id is its place among the sorted code points.
 """
 
-import json
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from pipelines.errors import UserError
-from pipelines.files import write_atomically
+from pipelines.text.alphabet import Alphabetical
 from pipelines.text.tokenizer import END, PAD, START, UNKNOWN
 
 MARKS = ("", "<unk>", "<s>", "</s>")  # what the ids before the characters' are called
 
 
-class CharacterTokenizer(tf.Module):
+class CharacterTokenizer(Alphabetical, tf.Module):
     """Text to ids and back, a character an id.
 
     Ids are 0 padding, 1 unknown, 2 start, 3 end; then the alphabet in the order of its code points.
@@ -57,25 +55,6 @@ class CharacterTokenizer(tf.Module):
         if not alphabet:
             raise UserError("there is no text to take characters from")
         return cls("".join(alphabet))
-
-    @classmethod
-    def load(cls, file: Path) -> "CharacterTokenizer":
-        """From what `save` wrote.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
-        try:
-            return cls(json.loads(Path(file).read_text("utf-8"))["alphabet"])
-        except OSError as error:
-            reason = f"the alphabet cannot be read ({error.strerror})"
-        except (ValueError, KeyError, TypeError):  # not UTF-8 or JSON, or nothing that was saved
-            reason = "not an alphabet, or a damaged one"
-        raise UserError(f"{file}: {reason}; train the model again, or restore the file")
-
-    def save(self, file: Path) -> None:
-        """Writes the alphabet as JSON, all of it or nothing."""
-        write_atomically(Path(file), json.dumps({"alphabet": self.alphabet}) + "\n")
 
     def tokenize(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Turns UTF-8 strings (B,) into int32 ids (B, None), the end id last. Any bytes are legal: what is not UTF-8 is

@@ -1,16 +1,13 @@
 """Characters as the symbols of a recogniser: a transcript in plain form, its ids, and text from ids, in Python and in
 the graph."""
 
-import json
 import unicodedata
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from pipelines.errors import UserError
-from pipelines.files import write_atomically
+from pipelines.text.alphabet import Alphabetical
 
 BLANK = 0  # CTC's symbol for "nothing (new) is said here"
 
@@ -19,7 +16,7 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("\u00b4\u0060\u2018\u2019\u201b\u02bc
 _SEPARATORS = "/\\\u2044\u2215\u2212"  # slashes and the minus sign: what they join are words of their own
 
 
-class Characters:
+class Characters(Alphabetical):
     """The symbols that a model can write, with an id for each.
 
     Ids 1 .. len(alphabet) are the characters in the alphabet's order; 0 is CTC's blank, and padding.
@@ -46,25 +43,6 @@ class Characters:
     def of(cls, texts: Iterable[str]) -> "Characters":
         """The characters that occur in some texts, in the order of their code points."""
         return cls("".join(sorted(set().union(*texts))))
-
-    @classmethod
-    def load(cls, file: Path) -> "Characters":
-        """From what `save` wrote.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
-        try:
-            return cls(json.loads(Path(file).read_text("utf-8"))["alphabet"])
-        except OSError as error:
-            reason = f"the alphabet cannot be read ({error.strerror})"
-        except (ValueError, KeyError, TypeError):  # not UTF-8 or JSON, or nothing that was saved
-            reason = "not an alphabet, or a damaged one"
-        raise UserError(f"{file}: {reason}; train the model again, or restore the file")
-
-    def save(self, file: Path) -> None:
-        """Writes the alphabet as JSON, all of it or nothing."""
-        write_atomically(Path(file), json.dumps({"alphabet": self.alphabet}, ensure_ascii=False) + "\n")
 
     def encode(self, text: str) -> np.ndarray:
         """The ids of a text, (L,) int32.

@@ -132,7 +132,7 @@ class GenerateTask(Task):
         found = windows(self._train, config.max_length, config.batch_size, seed, self.shard)
         if not config.teacher:
             return found
-        assert self._teacher  # here, as replicas are asked for batches where their variables are made
+        self._teacher  # noqa: B018  loaded here: replicas are asked for batches where their variables are made
         return found.map(lambda batch: batch | {"taught": tf.ones(tf.shape(batch["tokens"])[:1])})
 
     def validation_batches(self) -> tf.data.Dataset:

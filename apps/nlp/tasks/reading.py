@@ -41,7 +41,7 @@ class ReadingTask(Task):
         self.load()
         if self.config.teacher:
             self._ask_teacher(train)
-        lengths = self._lengths(train)
+        lengths = self._lengths("train")
         # A text as long as the limit may have been cut there.
         cut = int((lengths >= self.config.max_length).sum())
         self.config = override(
@@ -110,8 +110,8 @@ class ReadingTask(Task):
         """What a batch has besides tokens."""
         return {}
 
-    def _lengths(self, examples: Examples) -> np.ndarray:
-        return rows.lengths_of(*self._token_lists(examples).values())
+    def _lengths(self, split: str) -> np.ndarray:
+        return rows.lengths_of(*self._rows(split)[0].values())
 
     def _batches(self, split: str, batch_size: int, **options) -> tf.data.Dataset:
         tokens, columns = self._rows(split)
@@ -126,8 +126,7 @@ class ReadingTask(Task):
         return self._batches("validation", self.config.batch_size, shard=self.shard)
 
     def steps_per_epoch(self) -> int:
-        tokens, _ = self._rows("train")
-        return rows.batch_count(rows.lengths_of(*tokens.values()), self.config.buckets, self.config.batch_size)
+        return rows.batch_count(self._lengths("train"), self.config.buckets, self.config.batch_size)
 
     @property
     def batch_shapes(self) -> int:

@@ -50,6 +50,9 @@ def test_a_label_that_training_has_not(tmp_path, split):
     code, out, err = train(tmp_path, "classify", *files, "--on-bad-example=skip")
     assert code == 0, err
     assert f"{split}.csv: skipped 1 of 13 rows" in out
+    evaluate = ["evaluate", "--run-dir", tmp_path / "run", "--split=validation"]
+    assert command(*evaluate)[0] == 0  # as training did
+    refused(command(*evaluate, "--on-bad-example=fail"), *said)
 
 
 def test_files_that_say_nothing(tmp_path):
@@ -137,6 +140,16 @@ def test_a_text_far_beyond_the_limit_is_answered(runs, tmp_path):
     (tmp_path / "long.txt").write_text("good " * 20_000 + "\ngood\n")
     code, out, err = command("predict", "--run-dir", runs["classify"][0], "--json", "--file", tmp_path / "long.txt")
     assert code == 0 and len([json.loads(line)["classes"] for line in out.splitlines()]) == 2, err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["predict", "--search=lines.txt", "a film"], ["predict", "--top-k=3", "a film"], ["export", "--max-tokens=9"]],
+)
+def test_flags_that_go_with_another_task(runs, flags):
+    what, flag, *inputs = flags
+    said = command(what, "--run-dir", runs["classify"][0], flag, *inputs)
+    refused(said, flag.split("=")[0], "this run learnt to classify")
 
 
 def test_files_to_search(runs, tmp_path):
