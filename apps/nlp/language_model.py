@@ -119,7 +119,8 @@ class LanguageModel(keras.Model):
 
         Returns:
             "last": (B, 1), the last token of each prompt; "read": (B, 1, (P - 1) · K), which slots of the caches hold
-            another one; "caches": keys and values (B, h_kv, (P - 1 + L) · K, dh) of each layer.
+            another one; "caches": keys and values (B, h_kv, (P - 1 + L) · K, dh) of each layer; "projection": (d, V),
+            onto the vocabulary.
         """
         tokens, last = prompt[:, :-1], prompt[:, -1][:, None]
         mask = ops.not_equal(tokens, 0)
@@ -131,7 +132,7 @@ class LanguageModel(keras.Model):
             caches.append({"self": {name: _slots(steps, max_length, hypotheses) for name, steps in cache.items()}})
         first = ops.equal(ops.arange(ops.shape(tokens)[1] * hypotheses) % hypotheses, 0)
         read = ops.logical_and(ops.repeat(mask, hypotheses, axis=1), first)[:, None, :]
-        return {"last": last, "read": read, "caches": caches}
+        return {"last": last, "read": read, "caches": caches, "projection": self.embedding.projection()}
 
     def decode_step(self, frontier, state):
         """Predicts the token after each hypothesis of a `Frontier`: characters or pieces, or the end.
@@ -152,7 +153,7 @@ class LanguageModel(keras.Model):
         for block, cache in zip(self.blocks, state["caches"], strict=True):
             x, cache = block(x, cache=cache, position=position, visible=visible)
             caches.append(cache)
-        logits = self.embedding(self.norm(x), reverse=True)
+        logits = ops.matmul(self.norm(x), state["projection"])
         written = ops.arange(self.vocabulary_size) >= END
         return ops.where(written, logits, -float("inf")), {**state, "caches": caches}
 

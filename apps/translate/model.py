@@ -170,7 +170,8 @@ class TranslationTransformer(TranslationModel):
         return ops.stack(scores, axis=1)
 
     def start_decoding(self, source, max_length, hypotheses=1):
-        """What step-by-step decoding carries along: the source's mask, and each layer's keys and values.
+        """What step-by-step decoding carries along: the source's mask, each layer's keys and values, and the projection
+        onto the vocabulary.
 
         Args:
             source: Ids (B, S).
@@ -180,7 +181,7 @@ class TranslationTransformer(TranslationModel):
         memory = self.encode(source)
         rows = ops.shape(source)[0]
         caches = [block.make_cache(rows, max_length, memory, hypotheses) for block in self.decoder]
-        return {"mask": ops.not_equal(source, 0), "caches": caches}
+        return {"mask": ops.not_equal(source, 0), "caches": caches, "projection": self.embedding.projection()}
 
     def decode_step(self, frontier, state):
         """Predicts the token after each hypothesis of a `Frontier`. Returns logits (B, K, V) and the state."""
@@ -197,5 +198,5 @@ class TranslationTransformer(TranslationModel):
                 visible=frontier.visible,
             )
             caches.append(cache)
-        logits = self.embedding(self.decoder_norm(x), reverse=True)
-        return logits, {"mask": state["mask"], "caches": caches}
+        logits = ops.matmul(self.decoder_norm(x), state["projection"])
+        return logits, state | {"caches": caches}

@@ -103,10 +103,9 @@ class RecurrentTranslator(TranslationModel):
         states = ops.split(self.first_states(mean), 2 * len(self.decoder), axis=-1)
         return memory, list(zip(states[::2], states[1::2], strict=True))
 
-    def logits(self, y, context, training=None):
-        """Of what the top layer says and what was looked at: (B, T, d) each -> (B, T, V)."""
-        x = self.output_projection(ops.concatenate([self.decoder_norm(y), context], axis=-1))
-        return self.embedding(self.dropout(x, training=training), reverse=True)
+    def join(self, y, context):
+        """What the top layer says and what was looked at, (B, T, d) each, in one: (B, T, d)."""
+        return self.output_projection(ops.concatenate([self.decoder_norm(y), context], axis=-1))
 
     def call(self, inputs, training=None):
         source, target = inputs["source"], inputs["target"]
@@ -117,7 +116,7 @@ class RecurrentTranslator(TranslationModel):
         context = self._apply(self.memory_attention, x, memory, value_mask=mask, training=training)  # (B, T, d)
         for block, state in zip(upper, states[1:], strict=True):
             x = block(x, context=context, state=state, training=training)
-        return self.logits(x, context, training=training)
+        return self.embedding(self.dropout(self.join(x, context), training=training), reverse=True)
 
     def attention(self, source, target):
         """Attention while the decoder reads a given target.
@@ -135,7 +134,8 @@ class RecurrentTranslator(TranslationModel):
         return scores[:, None, None]
 
     def start_decoding(self, source, max_length, hypotheses=1):
-        """What step-by-step decoding carries along: the memory, as it is and projected, and each layer's h and c.
+        """What step-by-step decoding carries along: the memory, as it is and projected, each layer's h and c, and the
+        projection onto the vocabulary.
 
         Args:
             source: Ids (B, S).
@@ -149,6 +149,7 @@ class RecurrentTranslator(TranslationModel):
             "memory": memory,
             "keys": self.memory_attention.project_memory(memory),
             "states": [[ops.broadcast_to(x[:, None], shape) for x in state] for state in states],  # (B, K, d)
+            "projection": self.embedding.projection(),
         }
 
     def decode_step(self, frontier, state):
@@ -167,7 +168,7 @@ class RecurrentTranslator(TranslationModel):
         for block, before in zip(upper, states[1:], strict=True):
             x, after = block.step(x, before, context=context)
             new.append(after)
-        return self.logits(x, context), state | {"states": new}
+        return ops.matmul(self.join(x, context), state["projection"]), state | {"states": new}
 
 
 class EncoderBlock(keras.layers.Layer):
