@@ -24,6 +24,7 @@ from layers.pooling import (
     MaxPooling2D,
 )
 from layers.position import RotaryEmbedding, SinusoidalPositionEncoding
+from layers.pre_norm import PreNormResidual
 from layers.recurrent import GRU, LSTM, SimpleRNN
 from layers.remat import rematerialise
 from layers.residual import InvertedResidualBlock, ResidualBlock, SqueezeExcitation
@@ -58,6 +59,7 @@ __all__ = [
     "MaxPooling2D",
     "MinGRU",
     "MultiHeadAttention",
+    "PreNormResidual",
     "ResidualBlock",
     "RotaryEmbedding",
     "SimpleRNN",

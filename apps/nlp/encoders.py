@@ -5,7 +5,16 @@ from keras import layers as stock
 from keras import ops
 
 from apps.nlp.config import ModelConfig
-from layers import LSTM, Bidirectional, Conv1D, Dropout, TiedEmbedding, TransformerEncoderBlock, rematerialise
+from layers import (
+    LSTM,
+    Bidirectional,
+    Conv1D,
+    Dropout,
+    PreNormResidual,
+    TiedEmbedding,
+    TransformerEncoderBlock,
+    rematerialise,
+)
 from layers.attention import dtype_config
 
 
@@ -85,10 +94,10 @@ class TextEncoder(stock.Layer):
                 )
             if kind == "rnn":
                 half = LSTM(width // 2, return_sequences=True, name="forward")
-                return AroundBlock(Bidirectional(half, name="recurrent"), dropout, name=name)
+                return PreNormResidual(Bidirectional(half, name="recurrent"), dropout, name=name)
             if kind == "cnn":
                 convolution = Conv1D(width, kernel_size, padding="same", activation="relu", name="convolution")
-                return AroundBlock(convolution, dropout, name=name)
+                return PreNormResidual(convolution, dropout, name=name)
             raise ValueError(f"kind must be cnn, rnn or transformer. Received: kind={kind!r}")
 
         self.blocks = [block(number) for number in range(layers)]
@@ -125,37 +134,6 @@ class TextEncoder(stock.Layer):
 
     def get_config(self):
         return super().get_config() | {"dtype": dtype_config(self), **self.settings}
-
-
-@keras.saving.register_keras_serializable(package="espalier")
-class AroundBlock(stock.Layer):
-    """A layer over a sequence, and a way around it:  y = x + Drop(layer(Norm(x)))."""
-
-    def __init__(self, layer, dropout, **kwargs):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.rate = dropout
-        self.norm = stock.LayerNormalization(epsilon=1e-5, name="norm")
-        self.layer = layer
-        self.dropout = Dropout(dropout, name="dropout")
-
-    def build(self, x_shape):
-        self.norm.build(x_shape)
-        self.layer.build(x_shape)
-
-    def call(self, x, mask=None, training=None):
-        # Padding becomes zeros, whatever the layer reads it as.
-        return x + self.dropout(self.layer(self.norm(x), mask=mask), training=training)
-
-    def get_config(self):
-        return super().get_config() | {
-            "layer": keras.saving.serialize_keras_object(self.layer),
-            "dropout": self.rate,
-        }
-
-    @classmethod
-    def from_config(cls, config):
-        return cls(**config | {"layer": keras.saving.deserialize_keras_object(config["layer"])})
 
 
 @keras.saving.register_keras_serializable(package="espalier")

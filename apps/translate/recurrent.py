@@ -5,7 +5,7 @@ import keras
 from keras import ops, tree
 
 from apps.translate.model import TranslationModel
-from layers import LSTM, AdditiveAttention, Bidirectional, Dropout
+from layers import LSTM, AdditiveAttention, Bidirectional, Dropout, PreNormResidual
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -64,7 +64,7 @@ class RecurrentTranslator(TranslationModel):
             "dropout": dropout,
         }
         super().__init__(vocabulary_size, start_id, settings, remat, **kwargs)
-        self.encoder = [EncoderBlock(width, dropout, name=f"encoder_{i}") for i in range(encoder_layers)]
+        self.encoder = [self._encoder_block(f"encoder_{i}") for i in range(encoder_layers)]
         self.encoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
         # From the memory's mean to the state that each layer of the decoder begins with.
         self.first_states = keras.layers.Dense(2 * width * decoder_layers, activation="tanh", name="first_states")
@@ -72,6 +72,10 @@ class RecurrentTranslator(TranslationModel):
         self.memory_attention = AdditiveAttention(width, name="memory_attention")
         self.decoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
         self.output_projection = keras.layers.Dense(width, activation="tanh", name="output")
+
+    def _encoder_block(self, name):
+        half = LSTM(self.settings["width"] // 2, return_sequences=True, name="forward")
+        return PreNormResidual(Bidirectional(half, name="recurrent"), self.settings["dropout"], name=name)
 
     def build(self, input_shape):
         width = self.settings["width"]
@@ -169,24 +173,6 @@ class RecurrentTranslator(TranslationModel):
             x, after = block.step(x, before, context=context)
             new.append(after)
         return ops.matmul(self.join(x, context), state["projection"]), state | {"states": new}
-
-
-class EncoderBlock(keras.layers.Layer):
-    """y = x + Drop(BiLSTM(Norm(x))), half of the width for each direction."""
-
-    def __init__(self, width, dropout, **kwargs):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
-        self.recurrent = Bidirectional(LSTM(width // 2, return_sequences=True, name="forward"), name="recurrent")
-        self.dropout = Dropout(dropout, name="dropout")
-
-    def build(self, x_shape):
-        self.norm.build(x_shape)
-        self.recurrent.build(x_shape)
-
-    def call(self, x, mask=None, training=None):
-        return x + self.dropout(self.recurrent(self.norm(x), mask=mask, training=training), training=training)
 
 
 class DecoderBlock(keras.layers.Layer):
