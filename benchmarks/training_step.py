@@ -2,10 +2,14 @@
 
     python benchmarks/training_step.py --rounds 10 --steps 5 --torch-python PATH
     python benchmarks/training_step.py --model resnet resnet-bfloat16 cnn mobile --torch-python PATH
+    python benchmarks/training_step.py --model speech nlp language --torch-python PATH
 
 All systems start from the same weights and see the same batches; all clip gradients by their global norm, warm up,
-decay matrices only, and report loss and accuracy after each step. None averages its weights. Before anything
-is timed, three steps without dropout must give the same loss in all of them (--no-check leaves that out). What is
+decay matrices only, and report the loss after each step, and the accuracy where there is one. None averages its
+weights. Before anything is timed, three steps without dropout must give the same loss in all of them (--no-check
+leaves that out). Models are those that the apps' `train` makes by default, with one schedule of learning rates for
+all: the classifier of sentences (nlp), the language model of characters (language), and the speech model, which in
+every system takes ready-made spectrograms: its own front end and its masks over them are left out. What is
 particular to a model is in benchmarks/cases/. PATH is a Python that has PyTorch, for example that of a virtual
 environment of its own:
 
@@ -18,12 +22,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cases import image, translate
+from cases import image, nlp, speech, translate
 from cases.case import Case, write_case
 from rich.console import Console
 from side_by_side import Comparison, SystemFailed, Workers, command_line, report
 
-CASES = translate.CASES | image.CASES
+CASES = translate.CASES | image.CASES | speech.CASES | nlp.CASES
 CHECKED_STEPS = 3
 
 

@@ -36,9 +36,9 @@ class PreNormResidual(keras.layers.Layer):
     def __init__(self, layer, dropout=0.0, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.layer = layer
         self.dropout = dropout
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, dtype=self.dtype_policy, name="norm")
+        self.layer = layer
         self.branch_dropout = Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, x_shape):
