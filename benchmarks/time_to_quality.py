@@ -109,9 +109,9 @@ TARGETS = {
     ),
     "ljspeech": Target("speech", "wer", 0.76, 0.757, "--dataset ljspeech --jit off --epochs 50"),
     "sst2": Target("nlp", "accuracy", 0.81, 0.826, "--dataset sst2"),
-    "sst2_phrases": Target("nlp", "accuracy", 0.82, 0.825, "--dataset sst2_phrases --epochs 4"),
-    "ag_news": Target("nlp", "accuracy", 0.91, 0.884, "--dataset ag_news --no-fold-case"),
-    "stsb": Target("nlp", "pearson", 0.79, 0.745, "--task similarity --dataset stsb --epochs 6"),
+    "sst2_phrases": Target("nlp", "accuracy", 0.82, 0.823, "--dataset sst2_phrases"),
+    "ag_news": Target("nlp", "accuracy", 0.91, 0.884, "--dataset ag_news"),
+    "stsb": Target("nlp", "pearson", 0.79, 0.748, "--task similarity --dataset stsb"),
     "tinyshakespeare": Target(
         "nlp", "loss", 1.7, 1.655, "--task generate --dataset tinyshakespeare --validate-every 250",
         "--split validation", "validation",
