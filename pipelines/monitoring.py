@@ -92,17 +92,20 @@ class Silence:
 
 
 class Speed:
-    """How fast an epoch goes, and how much of its time is spent waiting for input."""
+    """How fast an epoch goes, and how much of its time is spent waiting for input.
+
+    `share_waiting` is the share of the last step's time that went into waiting for its batch.
+    """
 
     def __init__(self):
-        self._waited = self._worked = 0.0
+        self._waited = self._worked = self.share_waiting = 0.0
         self._seconds = self._count = 0.0
 
     @contextlib.contextmanager
     def waiting(self):
         begin = time.perf_counter()
         yield
-        self._waited = time.perf_counter() - begin
+        self._waited += time.perf_counter() - begin  # an epoch's first step waits for its input to be set up, too
 
     @contextlib.contextmanager
     def working(self):
@@ -113,6 +116,8 @@ class Speed:
     def count(self, weight: float) -> float:
         """Adds the step just done. Returns its tokens or rows a second."""
         seconds = self._waited + self._worked
+        self.share_waiting = self._waited / seconds
+        self._waited = 0.0
         self._seconds += seconds
         self._count += weight
         return weight / seconds
@@ -121,8 +126,3 @@ class Speed:
     def mean(self) -> float:
         """Tokens or rows a second since the epoch began, validation and checkpoints not counted."""
         return self._count / self._seconds
-
-    @property
-    def share_waiting(self) -> float:
-        """Share of the last step's time that went into waiting for its batch."""
-        return self._waited / (self._waited + self._worked)

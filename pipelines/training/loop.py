@@ -220,7 +220,8 @@ class Trainer:
         epoch = progress.epoch
         self.callbacks.on_epoch_begin(epoch)
         self._speed = Speed()
-        batches = iter(self.task.train_batches(epoch).skip(progress.batch))
+        with self._speed.waiting():
+            batches = iter(self.task.train_batches(epoch).skip(progress.batch))
         exhausted = False
         while not self._finished():
             with self._speed.waiting():
