@@ -22,7 +22,7 @@ from side_by_side import Comparison, System, SystemFailed, Workers, command_line
 APPS = ("translate", "image", "speech", "nlp", "language", "reading")
 OURS = "1 replica"
 PAIRS = 64  # in a batch that is read
-TOLERANCE = 1e-5  # of losses, relative
+TOLERANCE = 1e-4  # of losses, relative: a part of the rows takes other kernels, and steps add their rounding up
 
 
 @dataclasses.dataclass(frozen=True)
