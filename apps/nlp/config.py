@@ -234,3 +234,5 @@ class NlpExportOptions(ExportOptions):
 
     def check_run(self, config: NlpConfig) -> None:
         self.sampling.check_run(config)
+        if self.most_tokens != NlpExportOptions.most_tokens and config.task != "generate":
+            raise UserError(f"--most-tokens: goes with --task generate; this run learnt to {config.task}")

@@ -4,6 +4,7 @@ for XLA. The moving average of the weights is off, since no other system keeps o
 
 import sys
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -21,6 +22,22 @@ from pipelines.training.step import TrainStep
 def load(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
     for variable in model.trainable_variables:
         variable.assign(weights[variable.path.split("/", 1)[1].replace("/", ".")])
+
+
+def timed(step: TrainStep, data: tf.data.Dataset) -> Callable[[int], tuple[float, dict]]:
+    """What `serve` takes: trains on so many batches, and gives the seconds, and the means of loss and accuracy."""
+
+    def train(steps):
+        iterator = iter(data)
+        loss = hits = 0.0
+        begin = time.perf_counter()
+        for _ in range(steps):
+            sums = step(next(iterator))["sums"]
+            total, weight = map(float, sums["loss"])
+            loss, hits = loss + total / weight / steps, hits + float(sums["accuracy"][0]) / weight / steps
+        return time.perf_counter() - begin, {"loss": loss, "accuracy": hits}
+
+    return train
 
 
 def main() -> None:
@@ -45,18 +62,8 @@ def main() -> None:
     adam = make_optimizer(optimizer, model, 10**6)
     step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
 
-    def train(steps):
-        iterator = iter(data)
-        loss = hits = 0.0
-        begin = time.perf_counter()
-        for _ in range(steps):
-            sums = step(next(iterator))["sums"]
-            total, weight = map(float, sums["loss"])
-            loss, hits = loss + total / weight / steps, hits + float(sums["accuracy"][0]) / weight / steps
-        return time.perf_counter() - begin, {"loss": loss, "accuracy": hits}
-
     parameters = sum(value.size for value in weights.values())
-    serve(train, parameters, {"tensorflow": tf.__version__, "keras": keras.__version__})
+    serve(timed(step, data), parameters, {"tensorflow": tf.__version__, "keras": keras.__version__})
 
 
 if __name__ == "__main__":

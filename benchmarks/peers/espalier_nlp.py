@@ -4,7 +4,6 @@ one.
 """
 
 import sys
-import time
 
 import keras
 import numpy as np
@@ -17,6 +16,7 @@ from apps.nlp.language_model import LanguageModel
 from apps.nlp.model import TextClassifier
 from apps.nlp.tasks.classify import ClassifyTask
 from apps.nlp.tasks.generate import GenerateTask
+from benchmarks.peers.espalier_image import timed
 from benchmarks.peers.worker import read_case, serve
 from pipelines.config import OptimizerConfig
 from pipelines.task import Task
@@ -68,17 +68,7 @@ def main() -> None:
     task = make_task(settings, optimizer)
     step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
 
-    def train(steps):
-        iterator = iter(data)
-        loss = hits = 0.0
-        begin = time.perf_counter()
-        for _ in range(steps):
-            sums = step(next(iterator))["sums"]
-            total, weight = map(float, sums["loss"])
-            loss, hits = loss + total / weight / steps, hits + float(sums["accuracy"][0]) / weight / steps
-        return time.perf_counter() - begin, {"loss": loss, "accuracy": hits}
-
-    serve(train, model.count_params(), {"tensorflow": tf.__version__, "keras": keras.__version__})
+    serve(timed(step, data), model.count_params(), {"tensorflow": tf.__version__, "keras": keras.__version__})
 
 
 if __name__ == "__main__":

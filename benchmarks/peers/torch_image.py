@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.peers.torch_translate import make_optimizer
+from benchmarks.peers.torch_translate import descend, make_optimizer
 from benchmarks.peers.worker import read_case, serve
 
 
@@ -154,11 +154,7 @@ def main():
         begin = time.perf_counter()
         for image, label in zip(images[:steps], labels[:steps], strict=True):
             loss, hit = forward(image, label)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings["optimizer"]["clip_norm"])
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+            descend(loss, model, optimizer, schedule, settings["optimizer"]["clip_norm"])
             mean += loss.item() / steps
             hits += hit.item() / len(label) / steps
         return time.perf_counter() - begin, {"loss": mean, "accuracy": hits}

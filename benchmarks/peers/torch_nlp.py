@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.peers.torch_speech import BidirectionalLSTM, load, turn
-from benchmarks.peers.torch_translate import make_optimizer
+from benchmarks.peers.torch_translate import descend, make_optimizer
 from benchmarks.peers.worker import read_case, serve
 
 
@@ -147,11 +147,7 @@ def main():
         begin = time.perf_counter()
         for batch, right in zip(tokens[:steps], answers[:steps], strict=True):
             loss, hit = forward(batch, right)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings["optimizer"]["clip_norm"])
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+            descend(loss, model, optimizer, schedule, settings["optimizer"]["clip_norm"])
             mean += loss.item() / steps
             hits += hit.item() / right.numel() / steps
         return time.perf_counter() - begin, {"loss": mean, "accuracy": hits}

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.peers.torch_translate import make_optimizer
+from benchmarks.peers.torch_translate import descend, make_optimizer
 from benchmarks.peers.worker import read_case, serve
 
 
@@ -126,11 +126,7 @@ def main():
         begin = time.perf_counter()
         for i in range(steps):
             loss = forward(features[i], frames[i], labels[i], label_lengths[i])
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings["optimizer"]["clip_norm"])
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+            descend(loss, model, optimizer, schedule, settings["optimizer"]["clip_norm"])
             mean += loss.item() / steps
         return time.perf_counter() - begin, {"loss": mean}
 

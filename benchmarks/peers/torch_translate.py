@@ -124,6 +124,15 @@ def make_optimizer(settings, model):
     return adam, schedule
 
 
+def descend(loss, model, optimizer, schedule, clip_norm):
+    """One update of the weights, gradients clipped by their global norm."""
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    schedule.step()
+    optimizer.zero_grad()
+
+
 def main():
     settings, weights, batches = read_case(sys.argv[1])
     torch.manual_seed(0)
@@ -149,11 +158,7 @@ def main():
         begin = time.perf_counter()
         for source, start, target in zip(sources[:steps], shifted[:steps], targets[:steps], strict=True):
             loss, hit = forward(source, start, target)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), settings["optimizer"]["clip_norm"])
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+            descend(loss, model, optimizer, schedule, settings["optimizer"]["clip_norm"])
             mean += loss.item() / steps
             hits, tokens = hits + hit.item(), tokens + int((target != 0).sum())
         return time.perf_counter() - begin, {"loss": mean, "accuracy": hits / tokens}

@@ -144,7 +144,12 @@ def test_a_text_far_beyond_the_limit_is_answered(runs, tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    [["predict", "--search=lines.txt", "a film"], ["predict", "--top-k=3", "a film"], ["export", "--max-tokens=9"]],
+    [
+        ["predict", "--search=lines.txt", "a film"],
+        ["predict", "--top-k=3", "a film"],
+        ["export", "--max-tokens=9"],
+        ["export", "--most-tokens=900"],
+    ],
 )
 def test_flags_that_go_with_another_task(runs, flags):
     what, flag, *inputs = flags
