@@ -76,7 +76,7 @@ def test_steps_change_the_loss():
 @pytest.mark.parametrize(
     ("losses", "message"),
     [
-        ([2.0, 1.00002], "nlp, 2 workers: losses 2.000000, 1.000020; with 1 replica 2.000000, 1.000000"),
+        ([2.0, 1.0002], "nlp, 2 workers: losses 2.000000, 1.000200; with 1 replica 2.000000, 1.000000"),
         ([2.0, math.nan], "nlp, 2 workers: losses 2.000000, nan; with 1 replica 2.000000, 1.000000"),
         ([2.0, 1.000001], None),
     ],
