@@ -23,7 +23,9 @@ def fetch(name: str, directory: Path, max_length: int) -> None:
     """Keeps a pretrained encoder and its tokenizer in a directory, so that what they came from is needed no longer.
 
     Args:
-        name: a directory that KerasHub's `save_to_preset` wrote, or a preset of KerasHub.
+        name: a directory that KerasHub's `save_to_preset` wrote, a model in Hugging Face's format (config.json,
+            model.safetensors and what its tokenizer needs, as vocab.txt) of a kind that KerasHub has, or a preset of
+            KerasHub.
         directory: where they go; `BackboneTokenizer` and `BackboneEncoder.load` read them there.
         max_length: how many symbols of a text are to be read.
 
@@ -34,7 +36,10 @@ def fetch(name: str, directory: Path, max_length: int) -> None:
     path = Path(name).expanduser()
     local = path.is_dir()
     if local and not (path / "config.json").is_file():
-        raise UserError(f"{path}: no config.json in it; a preset is a directory that KerasHub's save_to_preset wrote")
+        raise UserError(
+            f"{path}: no config.json in it; takes what KerasHub's save_to_preset wrote, or a model in the format of "
+            "Hugging Face"
+        )
     source = str(path) if local else name
     try:
         network = keras_hub.models.Backbone.from_preset(source)
@@ -49,10 +54,10 @@ def fetch(name: str, directory: Path, max_length: int) -> None:
         raise UserError(f"--model.backbone {name}: reads {longest} symbols at most; set --max-length {longest}")
     try:
         tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(source)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         raise UserError(
-            f"--model.backbone {name}: no tokenizer in it; write it by keras_hub.tokenizers.Tokenizer"
-            ".from_preset(ORIGINAL).save_to_preset(DIR) into the directory of the backbone"
+            f"--model.backbone {name}: no tokenizer in it ({_line(error)}); put that there, or write it by "
+            "keras_hub.tokenizers.Tokenizer.from_preset(ORIGINAL).save_to_preset(DIR)"
         ) from None
     except _REFUSALS as error:
         raise UserError(f"--model.backbone {name}: its tokenizer cannot be read ({_line(error)})") from None

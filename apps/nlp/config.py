@@ -31,8 +31,8 @@ class ModelConfig:
     # What reads the text: windows of words (Kim 2014), bidirectional LSTMs, or self-attention. A language model is a
     # transformer.
     encoder: Literal["cnn", "rnn", "transformer"] = "transformer"
-    # Pretrained encoder to fine-tune in its place: a preset of KerasHub, or the directory of one. It brings its own
-    # vocabulary.
+    # Pretrained encoder to fine-tune in its place: a preset of KerasHub, the directory of one, or the directory of a
+    # model in Hugging Face's format. It brings its own vocabulary.
     backbone: str = ""
     # Width of embeddings and layers.
     width: int = 128

@@ -79,7 +79,7 @@ import time:   2000000 |    2001250 | tensorflow"""
 
 def test_help_is_told_by_its_imports(growth):
     start = growth.start_up._help("translate")
-    # The imports are timed in a run of their own, which may be the slower one; they never count for more than the whole.
+    # Imports are timed in a run of their own, which may be the slower one; they never count for more than the whole.
     assert 0 < start.phases["imports"] <= start.seconds == pytest.approx(sum(start.phases.values()))
     assert "tensorflow" not in start.imports and "tyro" in start.imports
 

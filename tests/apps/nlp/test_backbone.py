@@ -2,6 +2,7 @@
 
 import functools
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 from keras_hub import models
+from safetensors.numpy import save_file
 
 from apps.nlp import backbone
 from apps.nlp.backbone import BackboneEncoder, BackboneTokenizer
@@ -337,6 +339,63 @@ def test_a_preset_that_lacks_something(tmp_path):
     refused("not a preset")
     (preset / "config.json").write_text("{}")
     refused("not a preset")
+
+
+def write_as_hugging_face_does(network, tokenizer, directory):
+    """A BERT with the names, shapes and files of a model in Hugging Face's format."""
+    sizes = {"vocab_size": network.vocabulary_size, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 8}
+    sizes |= {"intermediate_size": 16, "max_position_embeddings": LONGEST, "model_type": "bert"}
+    names = {
+        "token_embedding/embeddings": "embeddings.word_embeddings.weight",
+        "position_embedding/embeddings": "embeddings.position_embeddings.weight",
+        "segment_embedding/embeddings": "embeddings.token_type_embeddings.weight",
+        "embeddings_layer_norm": "embeddings.LayerNorm",
+        "pooled_dense": "pooler.dense",
+    }
+    for layer in range(2):
+        parts = {"feedforward_intermediate_dense": "intermediate.dense", "feedforward_output_dense": "output.dense"}
+        parts |= {
+            "self_attention_layer_norm": "attention.output.LayerNorm",
+            "feedforward_layer_norm": "output.LayerNorm",
+        }
+        parts |= {f"self_attention_layer/{part}": f"attention.self.{part}" for part in ("query", "key", "value")}
+        parts |= {"self_attention_layer/attention_output": "attention.output.dense"}
+        names |= {f"transformer_layer_{layer}/{a}": f"encoder.layer.{layer}.{b}" for a, b in parts.items()}
+    tensors = {}
+    for weight in network.weights:
+        owner, _, kind = weight.path.rpartition("/")
+        value = weight.numpy()
+        if weight.path in names:
+            tensors[names[weight.path]] = value
+        elif kind == "kernel":
+            heads_last = owner.endswith(("query", "key", "value"))  # (8, 2, 4); what attention puts out is (2, 4, 8)
+            matrix = value.reshape(8, -1) if heads_last else value.reshape(-1, value.shape[-1])
+            tensors[f"{names[owner]}.weight"] = np.ascontiguousarray(matrix.T)
+        else:
+            last = {"bias": "bias", "beta": "bias", "gamma": "weight"}[kind]
+            tensors[f"{names[owner]}.{last}"] = value.reshape(-1)
+    directory.mkdir()
+    save_file(tensors, directory / "model.safetensors")
+    (directory / "config.json").write_text(json.dumps(sizes))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    (directory / "vocab.txt").write_text("".join(f"{piece}\n" for piece in tokenizer.get_vocabulary()))
+
+
+def test_a_model_in_the_format_of_hugging_face(tmp_path):
+    tokenizer = KINDS["bert"][1]()
+    network = network_of("bert", tokenizer.vocabulary_size())
+    for weight in network.weights:  # biases too, which begin as zero
+        weight.assign(weight + keras.random.normal(weight.shape, stddev=0.1))
+    write_as_hugging_face_does(network, tokenizer, tmp_path / "model")
+    backbone.fetch(str(tmp_path / "model"), tmp_path / "kept", LONGEST)
+    ids, mask = preprocessed(tokenizer, TEXTS)
+    expected = network({"token_ids": ids, "padding_mask": mask, "segment_ids": tf.zeros_like(ids)})["sequence_output"]
+    tokens = BackboneTokenizer(tmp_path / "kept", LONGEST).tokenize(tf.constant(TEXTS)).to_tensor(shape=[None, LONGEST])
+    found = BackboneEncoder.load(tmp_path / "kept")(tokens)
+    np.testing.assert_allclose(found.numpy()[mask.numpy()], expected.numpy()[mask.numpy()], atol=1e-5)
+    (tmp_path / "model" / "vocab.txt").unlink()
+    with pytest.raises(UserError, match="vocab.txt"):
+        backbone.fetch(str(tmp_path / "model"), tmp_path / "again", LONGEST)
 
 
 def test_an_unknown_name(tmp_path):
