@@ -20,6 +20,7 @@ from pipelines.monitoring import Monitor, Silence, Speed
 from pipelines.runs import Run
 from pipelines.task import Report, Task
 from pipelines.training.checkpoints import Checkpoints, Progress
+from pipelines.training.epochs import AHEAD, Epochs
 from pipelines.training.history import History
 from pipelines.training.optimizer import make_optimizer
 from pipelines.training.step import TrainStep
@@ -84,6 +85,7 @@ class Trainer:
         )
         self._signalled = self._interrupted = False
         self._wishes_of_all = (False, False)
+        self._steps_of_an_epoch = task.steps_per_epoch()
         self._callbacks = [*task.callbacks(), *callbacks]
         self._clock_start = began or time.time()
 
@@ -140,8 +142,9 @@ class Trainer:
             model=self.model,
             verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, a line an epoch in a log
             epochs=self.config.epochs,
-            steps=self._epoch_steps(),
+            steps=min(self._steps_of_an_epoch, self.config.max_steps or self._steps_of_an_epoch),
         )
+        self._epochs = Epochs(self.task.train_batches)
         self.model.stop_training = False
         try:
             with self._signals():
@@ -152,6 +155,7 @@ class Trainer:
                     self._epoch()
                 self.callbacks.on_train_end(self.progress.metrics)
         finally:
+            self._epochs.close()
             self.monitor.close()
             self.history.close()
         self.distribution.wait_for_all()  # the chief is still writing when the others are done
@@ -192,11 +196,6 @@ class Trainer:
         if self._interrupted:
             raise KeyboardInterrupt(f"interrupted at step {self.progress.step}; go on with --run-dir {self.run.path}")
 
-    def _epoch_steps(self) -> int:
-        steps = self.task.steps_per_epoch()
-        limit = self.config.max_steps
-        return min(steps, limit) if limit else steps
-
     def _wishes(self) -> tuple[bool, bool]:
         """Whether this worker would end the training, and whether it was interrupted."""
         minutes = self.config.max_minutes
@@ -221,7 +220,7 @@ class Trainer:
         self.callbacks.on_epoch_begin(epoch)
         self._speed = Speed()
         with self._speed.waiting():
-            batches = iter(self.task.train_batches(epoch).skip(progress.batch))
+            batches = self._epochs.batches(epoch, skip=progress.batch)
         exhausted = False
         while not self._finished():
             with self._speed.waiting():
@@ -230,6 +229,8 @@ class Trainer:
                 exhausted = True
                 break
             self._train_on(batch)
+            if progress.batch + AHEAD >= self._steps_of_an_epoch and epoch + 1 < self.config.epochs:
+                self._epochs.look_ahead(epoch + 1)
             if self._due(self.config.validate_every):
                 self._validate()
                 self._checkpoint()
