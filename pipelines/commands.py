@@ -118,15 +118,16 @@ def evaluate(app: App, options: EvaluateOptions) -> None:
 
 def predict(app: App, options: PredictOptions) -> None:
     """Answers inputs from the arguments, a file or standard input."""
-    rows, source = inputs.read(options)
+    rows = inputs.read(options)
     trained = restore(app, options)
-    rows = inputs.open_folders(rows) if trained.task.takes_files else rows
-    if trained.task.streams and len(rows) == 1 and sys.stdout.isatty() and not options.json:
-        for part in inputs.good(trained.task.stream(trained.model, rows[0], options), 1, source, options):
+    rows = rows.open_folders() if trained.task.takes_files else rows
+    alone = len(rows) == 1 and not rows.unreadable
+    if trained.task.streams and alone and sys.stdout.isatty() and not options.json:
+        for part in rows.good(trained.task.stream(trained.model, rows.texts[0], options), options):
             print(part.get("text", ""), end="", flush=True)
         print()
         return
-    for answer in inputs.good(trained.task.predict(trained.model, rows, options), len(rows), source, options):
+    for answer in rows.good(trained.task.predict(trained.model, rows.texts, options), options):
         # A skipped row leaves an empty line, so that answers stay aligned with a file of inputs.
         if options.json:
             print(json.dumps(answer, ensure_ascii=False))
@@ -136,11 +137,11 @@ def predict(app: App, options: PredictOptions) -> None:
 
 def explain(app: App, options: ExplainOptions) -> None:
     """Draws for each input what the model's answer rests on."""
-    rows, source = inputs.read(options)
+    rows = inputs.read(options)
     trained = restore(app, options)
-    rows = inputs.open_folders(rows) if trained.task.takes_files else rows
+    rows = rows.open_folders() if trained.task.takes_files else rows
     folder = options.output or trained.run.explain
-    for answer in inputs.good(trained.task.explain(trained.model, rows, options), len(rows), source, options):
+    for answer in rows.good(trained.task.explain(trained.model, rows.texts, options), options):
         if "error" not in answer:
             file = folder / f"{answer['row']:04d}-{_slug(answer['source'])}.png"
             write_atomically(file, tf.io.encode_png(answer["picture"]).numpy())

@@ -1,67 +1,96 @@
 """Rows to answer, from the arguments, a file or standard input, and what becomes of those that cannot be answered."""
 
+import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipelines.errors import UserError
 from pipelines.options import InputOptions
 
 
-def read(options: InputOptions) -> tuple[list[str], str]:
-    """The rows to answer, and what to call them in errors.
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """The rows to answer.
 
-    Where bad rows are to be skipped, one that is not valid UTF-8 is an empty text, which nothing answers.
+    Args:
+        texts: one a row; empty for one that could not be read.
+        source: what to call them in errors.
+        unreadable: numbers, from 1 on, of those that are not valid UTF-8.
+    """
+
+    texts: list[str]
+    source: str
+    unreadable: frozenset[int] = frozenset()
+
+    def __len__(self):
+        return len(self.texts)
+
+    def open_folders(self) -> "Rows":
+        """Of rows that are paths: each folder becomes the files in it, in the order of their names."""
+        opened, unreadable = [], set()
+        for number, text in enumerate(self.texts, 1):
+            if text and Path(text).is_dir():  # an empty path would be the working directory
+                files = sorted(file for file in Path(text).rglob("*") if file.is_file() and file.name[0] != ".")
+                if not files:
+                    raise UserError(f"{text}: an empty folder")
+                opened.extend(map(str, files))
+            else:
+                opened.append(text)
+                if number in self.unreadable:
+                    unreadable.add(len(opened))
+        return Rows(opened, self.source, frozenset(unreadable))
+
+    def good(self, answers: Iterable[dict], options: InputOptions) -> Iterator[dict]:
+        """The answers, up to the first error, or with the errors counted and named at the end.
+
+        Args:
+            answers: One a row; that of a bad one has its number as `row` and the reason as `error`. An answer to a row
+                that could not be read becomes such an error.
+            options: Say whether bad rows are skipped.
+
+        Raises:
+            UserError: A bad row that is not to be skipped.
+        """
+        skipped = []
+        for number, answer in enumerate(answers, 1):
+            if number in self.unreadable:
+                answer = {"row": number, "error": "not valid UTF-8"}
+            if "error" in answer:
+                if options.on_bad_example == "fail":
+                    raise UserError(f"{self.source}, row {answer['row']}: {answer['error']}")
+                skipped.append(answer["row"])
+            yield answer
+        if skipped:
+            shown = ", ".join(map(str, skipped[:5])) + (" ..." if len(skipped) > 5 else "")
+            print(f"{self.source}: skipped {len(skipped)} of {len(self)} rows: {shown}", file=sys.stderr)
+
+
+def read(options: InputOptions) -> Rows:
+    """The rows to answer.
 
     Raises:
-        UserError: There are no rows, or one is not valid UTF-8.
+        UserError: There are no rows, or one is not valid UTF-8 and bad ones are not to be skipped.
     """
     if options.inputs and options.file:
         raise UserError("give inputs as arguments or with --file, not both")
     if options.inputs:
-        lines, name = [os.fsencode(text) for text in options.inputs], "arguments"
+        lines, source = [os.fsencode(text) for text in options.inputs], "arguments"
     else:
-        lines, name = _lines(options)
-    return [_decoded(line, row, name, options) for row, line in enumerate(lines, 1)], name
-
-
-def open_folders(rows: Sequence[str]) -> list[str]:
-    """Rows that are paths: each folder becomes the files in it, in the order of their names."""
-    opened = []
-    for row in rows:
-        if Path(row).is_dir():
-            files = sorted(file for file in Path(row).rglob("*") if file.is_file() and not file.name.startswith("."))
-            if not files:
-                raise UserError(f"{row}: an empty folder")
-            opened.extend(map(str, files))
-        else:
-            opened.append(row)
-    return opened
-
-
-def good(answers: Iterable[dict], count: int, source: str, options: InputOptions) -> Iterator[dict]:
-    """The answers, up to the first error, or with the errors counted and named at the end.
-
-    Args:
-        answers: One a row; that of a bad one has its number as `row` and the reason as `error`.
-        count: How many rows there are.
-        source: What to call them.
-        options: Say whether bad rows are skipped.
-
-    Raises:
-        UserError: A bad row that is not to be skipped.
-    """
-    skipped = []
-    for answer in answers:
-        if "error" in answer:
+        lines, source = _lines(options)
+    texts, unreadable = [], set()
+    for number, line in enumerate(lines, 1):
+        try:
+            texts.append(line.rstrip(b"\r").decode("utf-8"))
+        except UnicodeDecodeError:
             if options.on_bad_example == "fail":
-                raise UserError(f"{source}, row {answer['row']}: {answer['error']}")
-            skipped.append(answer["row"])
-        yield answer
-    if skipped:
-        shown = ", ".join(map(str, skipped[:5])) + (" ..." if len(skipped) > 5 else "")
-        print(f"{source}: skipped {len(skipped)} of {count} rows: {shown}", file=sys.stderr)
+                raise UserError(
+                    f"{source}, row {number}: not valid UTF-8; convert the file, or pass --on-bad-example skip"
+                ) from None
+            texts.append("")
+            unreadable.add(number)
+    return Rows(texts, source, frozenset(unreadable))
 
 
 def _lines(options: InputOptions) -> tuple[list[bytes], str]:
@@ -83,14 +112,3 @@ def _lines(options: InputOptions) -> tuple[list[bytes], str]:
     if not lines:
         raise UserError(f"{name}: empty; give a row a line")
     return lines, name
-
-
-def _decoded(line: bytes, row: int, name: str, options: InputOptions) -> str:
-    try:
-        return line.rstrip(b"\r").decode("utf-8")
-    except UnicodeDecodeError:
-        if options.on_bad_example == "fail":
-            raise UserError(
-                f"{name}, row {row}: not valid UTF-8; convert the file, or pass --on-bad-example skip"
-            ) from None
-        return ""

@@ -31,18 +31,18 @@ class BadRow(Exception):
 
 def query(app: App, options: QueryOptions) -> None:
     """Has inputs from the arguments, a file or standard input answered by a server, or measures it with them."""
-    texts, source = inputs.read(options)
+    rows = inputs.read(options)
     with asyncio.Runner() as runner:
         client = runner.run(_connect(app, options))
         try:
             signature = runner.run(client.signature())
             if _takes_files(signature):
-                texts = inputs.open_folders(texts)
+                rows = rows.open_folders()
             if options.load:
-                _measure(runner, client, signature, _good_rows(texts, signature, source, options), options)
+                _measure(runner, client, signature, _good_rows(rows, signature, options), options)
             else:
-                answers = _answers(lambda columns: runner.run(client.predict(columns)), texts, signature, options)
-                for answer in inputs.good(answers, len(texts), source, options):
+                answers = _answers(lambda columns: runner.run(client.predict(columns)), rows.texts, signature, options)
+                for answer in rows.good(answers, options):
                     _show(answer, signature, options)
         except StatusError as error:
             raise UserError(_explained(error, client, app)) from None
@@ -205,12 +205,12 @@ def _b64(value: bytes) -> dict:
     return {"b64": base64.b64encode(value).decode()}
 
 
-def _good_rows(texts: Sequence[str], signature: Signature, source: str, options: QueryOptions) -> list[Row]:
-    results = (_result(number, "inputs", _row(text, signature)) for number, text in enumerate(texts, 1))
-    rows = [found["inputs"] for found in inputs.good(results, len(texts), source, options) if "inputs" in found]
-    if not rows:
-        raise UserError(f"{source}: no row that can be sent")
-    return rows
+def _good_rows(rows: inputs.Rows, signature: Signature, options: QueryOptions) -> list[Row]:
+    results = (_result(number, "inputs", _row(text, signature)) for number, text in enumerate(rows.texts, 1))
+    good = [found["inputs"] for found in rows.good(results, options) if "inputs" in found]
+    if not good:
+        raise UserError(f"{rows.source}: no row that can be sent")
+    return good
 
 
 def _measure(
