@@ -1,5 +1,6 @@
 """Two idioms of graphs that read files: branches that are seldom taken, and refusals."""
 
+import re
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -22,3 +23,9 @@ def require(condition: tf.Tensor, value: tf.Tensor, complaint: Callable[[], tf.T
             return tf.identity(value)
 
     return tf.cond(condition, lambda: tf.identity(value), refuse)
+
+
+def refusal(message: str) -> str | None:
+    """The complaint of `require` in the message of its error, whether from a graph or eager; None where it has none."""
+    said = re.search(r"assertion failed: \[(.*?)\]|Summarized data: b(['\"])(.*?)\2", message, re.DOTALL)
+    return said and (said[1] or said[3])

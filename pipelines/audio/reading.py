@@ -7,14 +7,12 @@ What is taken, `wav.read_wav` says: WAVs of any depth, rate and number of channe
 brought to the wanted rate (`resampling.resample`); mono of that rate passes through bit for bit.
 """
 
-import re
-
 import tensorflow as tf
 
 from pipelines.audio import headers
 from pipelines.audio.resampling import resample
 from pipelines.audio.wav import read_wav
-from pipelines.graph import require
+from pipelines.graph import refusal, require
 
 PARALLEL = 4  # recordings of a request that are read at a time
 
@@ -85,5 +83,4 @@ def _batch(read, sources) -> tuple[tf.Tensor, tf.Tensor]:
 
 def reason(error: tf.errors.OpError) -> str:
     """What `read_audio` found wrong, in a few words and without TensorFlow's names of nodes."""
-    said = re.search(r"assertion failed: \[(.*?)\]|Summarized data: b'(.*?)'", error.message, re.DOTALL)  # or eagerly
-    return said[1] or said[2] if said else " ".join(error.message.split())
+    return refusal(error.message) or " ".join(error.message.split())

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from pipelines.graph import rarely, require
+from pipelines.graph import rarely, refusal, require
 from pipelines.image import headers
 from pipelines.image.headers import Header
 
@@ -103,8 +103,8 @@ def luma(images: tf.Tensor) -> tf.Tensor:
 
 def reason(error: tf.errors.OpError) -> str:
     """What `read_image` found wrong, in a few words and without TensorFlow's names of nodes."""
-    if said := re.search(r"assertion failed: \[(.*?)\]", error.message, re.DOTALL):
-        return said[1]
+    if said := refusal(error.message):
+        return said
     if kind := re.search("|".join(headers.NAMES), error.message, re.IGNORECASE):
         name = next(name for name in headers.NAMES if name.lower() == kind[0].lower())
         return f"damaged {name}: it cannot be decoded"

@@ -354,13 +354,16 @@ def test_what_is_no_picture_is_refused_in_one_line(name, read):
     assert refusal(contents, read) == said
 
 
-def test_the_reason_survives_a_data_pipeline_and_a_batch():
+def test_the_reason_survives_a_data_pipeline_and_a_batch_and_needs_no_graph():
     rows = tf.constant([encode(COLOUR, "PNG"), b"text"])
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         list(tf.data.Dataset.from_tensor_slices(rows).map(read_rgb))
     assert reason(caught.value) == UNKNOWN
     with pytest.raises(tf.errors.InvalidArgumentError) as caught:
         tf.function(lambda c: read_images(c, SIZE, 3))(rows)
+    assert reason(caught.value) == UNKNOWN
+    with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+        read_image(rows[1], SIZE, 3)
     assert reason(caught.value) == UNKNOWN
 
 
