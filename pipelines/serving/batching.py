@@ -156,8 +156,10 @@ class Threads:
             due = [(batch.due, queue, batch) for queue in self._queues if (batch := queue.due())]
             since, queue, batch = min(due, key=lambda entry: entry[0], default=(math.inf, None, None))
             if self._waiting and self._waiting[0][0] <= since:
-                self._free -= 1
-                self._waiting.popleft()[1].set_result(None)
+                turn = self._waiting.popleft()[1]
+                if not turn.done():  # else its caller has been cancelled, and has not yet run to take it out
+                    self._free -= 1
+                    turn.set_result(None)
             elif batch:
                 self._free -= 1
                 queue.start(batch)

@@ -208,6 +208,27 @@ def test_single_calls_wait_for_a_thread_and_leave_nothing_behind_when_they_are_g
     assert asyncio.run(scenario()) == (["first", "last"], "last")
 
 
+def test_a_call_given_up_at_the_moment_when_a_thread_becomes_free_does_not_take_it_along():
+    async def scenario():
+        threads, called, hold = Threads(1), threading.Event(), threading.Event()
+
+        def work():
+            called.set()
+            hold.wait(10)
+
+        first = asyncio.ensure_future(threads.run(work))
+        await until(called.is_set)
+        waiting = asyncio.ensure_future(threads.run(work))
+        await asyncio.sleep(0)
+        hold.set()
+        time.sleep(0.05)  # in the loop's own thread: it hears of the end and of the cancelling in the same turn
+        asyncio.get_running_loop().call_soon(waiting.cancel)
+        await asyncio.gather(first, waiting, return_exceptions=True)
+        return await asyncio.wait_for(threads.run(lambda: "answered"), 5)
+
+    assert asyncio.run(scenario()) == "answered"
+
+
 def test_a_defect_answers_its_requests_and_frees_its_thread():
     async def scenario():
         queue = batcher(Doubling())
