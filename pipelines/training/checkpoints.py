@@ -184,6 +184,9 @@ class Checkpoints:
                 f"--average {count}: {self.directory} holds {len(steps)} checkpoints up to step {step}; "
                 f"average fewer, or train with --keep-checkpoints {count}"
             )
+        if count == 1:
+            self.restore(variables, steps[0])
+            return steps
         everything = [variable for group in variables.values() for variable in group]
         floating = [variable for variable in everything if variable.dtype.is_floating]
         sums = [np.zeros(variable.shape, np.float64) for variable in floating]

@@ -45,6 +45,7 @@ def test_the_mean_of_several(tmp_path):
     np.testing.assert_allclose(found["weights"][0], np.full(1000, 20.0))
     assert int(found["state"][0]) == 30  # counters have no mean
     assert checkpoints.restore_mean(found, 40, 1) == [40]
+    np.testing.assert_array_equal(found["weights"][0], np.full(1000, 40.0))
     with pytest.raises(UserError, match="--average 5: .* holds 4 checkpoints up to step 40; .* --keep-checkpoints 5"):
         checkpoints.restore_mean(found, 40, 5)
 
