@@ -17,8 +17,8 @@ class History:
 
     def __init__(self, file: Path, step: int = 0):
         if file.exists():
-            kept = [line for line in file.read_text().splitlines() if _step_of(line) <= step]
-            write_atomically(file, "".join(f"{line}\n" for line in kept))
+            kept = [found for found in read(file) if found["step"] <= step]
+            write_atomically(file, "".join(f"{json.dumps(found)}\n" for found in kept))
         self._file = open(file, "a", buffering=1)  # noqa: SIM115  (closed in close)
 
     def write(self, **values: Any) -> None:
@@ -28,13 +28,15 @@ class History:
         self._file.close()
 
 
-def _step_of(line: str) -> float:
+def _parsed(line: str) -> dict[str, Any] | None:
+    """The object of a line; None for the half line that a kill left."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")  # the half line that a kill left
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "step" in found else None
 
 
 def read(file: Path) -> list[dict[str, Any]]:
     """All objects of a history."""
-    return [json.loads(line) for line in file.read_text().splitlines()]
+    return [found for line in file.read_text().splitlines() if (found := _parsed(line))]

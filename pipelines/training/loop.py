@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import tensorflow as tf
@@ -283,8 +283,7 @@ class Trainer:
             f"{self.task.unit}_per_second": self._speed.count(sums["loss"][1]),
             "input_wait": self._speed.share_waiting,
         }
-        # A skipped step has some that are not finite, which neither JSON nor a curve can hold.
-        scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
+        scalars = _finite(scalars)  # a skipped step has some that are not
         self.history.write(step=progress.step, epoch=progress.epoch, **scalars, seconds=round(progress.seconds, 3))
         self.monitor.step(progress.step, scalars)
         shown = self._epoch_logs() | {f"{self.task.unit}/s": round(self._speed.mean)}
@@ -349,7 +348,7 @@ class Trainer:
         report = dataclasses.replace(report, metrics=metrics)
         progress.metrics = report.metrics
         self.callbacks.on_test_end(report.metrics)
-        values = {f"val_{name}": value for name, value in report.metrics.items()}
+        values = _finite({f"val_{name}": value for name, value in report.metrics.items()})
         seconds = round(time.time() - self._clock_start, 3)
         self.history.write(step=progress.step, epoch=progress.epoch, **values, seconds=seconds)
         self.monitor.validation(progress.step, report)
@@ -391,7 +390,8 @@ class Trainer:
         stopping, progress = self.config.early_stopping, self.progress
         value = progress.metrics[stopping.metric]
         sign = 1 if stopping.metric in self.task.maximize else -1
-        if progress.best is None or sign * value > sign * progress.best:
+        # Against NaN every comparison fails: as the best value it would stay that for ever.
+        if math.isfinite(value) and (progress.best is None or sign * value > sign * progress.best):
             progress.best, progress.best_step, progress.since_best = value, progress.step, 0
         else:
             progress.since_best += 1
@@ -409,3 +409,8 @@ def total_steps(task: Task, config: TrainConfig) -> int:
     """Steps of the whole training, as far as they are known beforehand."""
     steps = task.steps_per_epoch() * config.epochs
     return min(steps, config.max_steps) if config.max_steps else steps
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float]:
+    """Without those that neither JSON nor a curve can hold."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}

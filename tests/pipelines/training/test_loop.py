@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.errors import UserError
+from pipelines.task import Report
 from pipelines.training import history
 from pipelines.training.loop import Trainer
 
@@ -98,6 +99,7 @@ def test_resume_undoes_steps_after_the_checkpoint(make_task, line_config):
     train(task, config=dataclasses.replace(line_config, max_steps=8))
     with open(task.run.history_file, "a") as file:
         file.write(json.dumps({"step": 9, "loss": 1.0}) + '\n{"step": 10, "lo')
+    assert list(losses(task)) == list(range(1, 10))  # and a reader passes over half a line
     train(task)
     assert list(losses(task)) == list(range(1, 25))
 
@@ -153,6 +155,16 @@ def test_steps_that_overflow_leave_numbers_only(make_task, line_config, float16)
     rows = [json.loads(line, parse_constant=refuse) for line in task.run.history_file.read_text().splitlines()]
     skipped = [row for row in rows if "val_loss" not in row and "gradient_norm" not in row]
     assert 0 < len(skipped) < 8 and all(math.isfinite(value) for row in rows for value in row.values())
+
+
+def test_a_validation_that_is_not_a_number_is_never_the_best(make_task, line_config):
+    task = make_task(line_config)
+    found = iter([float("nan"), 3.0, float("-inf")])
+    task.report = lambda model: Report(metrics={"loss": next(found)})
+    progress = train(task).progress
+    assert (progress.best, progress.best_step, progress.since_best) == (3.0, 16, 1)
+    validations = [row for row in history.read(task.run.history_file) if "val_absolute_error" in row]
+    assert ["val_loss" in row for row in validations] == [False, True, False]  # JSON has no NaN
 
 
 @pytest.fixture
