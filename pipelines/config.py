@@ -34,9 +34,10 @@ class OptimizerConfig:
     warmup_steps: int = 400
     # Decoupled weight decay of matrices; biases, scales and embeddings are left alone.
     weight_decay: float = 0.01
-    # Decay of the first and of the second moment.
+    # Decay of the first moment.
     beta_1: float = 0.9
-    beta_2: float = 0.98  # Decay of the second moment.
+    # Decay of the second moment.
+    beta_2: float = 0.98
     # Gradients are scaled down to this global norm; 0 leaves them as they are.
     clip_norm: float = 1.0
     # Decay of the moving average of the weights, which validation and all later commands use; 0 turns it off.
@@ -45,6 +46,15 @@ class OptimizerConfig:
     frozen_steps: int = 0
     # Learning rate of pretrained weights after that, as a share of the learning rate of new ones.
     pretrained_rate: float = 0.1
+
+    def check(self) -> None:
+        """Raises UserError for values out of range."""
+        names = [field.name for field in dataclasses.fields(self) if field.name != "schedule"]
+        require_at_least(0, self, *names, prefix="optimizer.")
+        for name in ("beta_1", "beta_2", "average_decay"):
+            if getattr(self, name) >= 1:
+                flag = f"--optimizer.{name}".replace("_", "-")
+                raise UserError(f"{flag} {getattr(self, name)}: takes a number from 0 to below 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +143,8 @@ class TrainConfig:
         """Raises UserError for values that are of the right type and yet make no sense. Apps add their own."""
         require_at_least(1, self, "epochs", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints")
         require_at_least(0, self, "seed", "max_steps", "max_minutes", "validate_every", "rendezvous_seconds")
+        require_at_least(0, self.early_stopping, "patience", prefix="early_stopping.")
+        self.optimizer.check()
         self.profiled_steps()
         self.device_names()
         if (self.validation or self.test) and not self.train:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from pipelines.audio.config import Augmentation
+from pipelines.audio.headers import LEAST_RATE
 from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
 from pipelines.errors import UserError
 from pipelines.options import EvaluateOptions, ExportOptions, PredictOptions
@@ -50,12 +51,14 @@ class ModelConfig:
 class SpecAugmentConfig:
     """Masks over training spectrograms (Park et al. 2019)."""
 
-    # Stretches of frequency to mask, and the widest in bands.
+    # Stretches of frequency to mask.
     frequency_masks: int = 1
-    frequency_width: int = 12  # The widest mask of frequencies, in bands.
+    # The widest mask of frequencies, in bands.
+    frequency_width: int = 12
     # Stretches of time to mask.
     time_masks: int = 2
-    time_width: int = 25  # The longest mask of time, in frames.
+    # The longest mask of time, in frames.
+    time_width: int = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +81,8 @@ class SearchConfig:
         require_at_least(0, self, "language_model", "word_penalty", prefix="search.")
         if self.beams == 1 and (self.words or self.language_model):
             raise UserError("--search.words and --search.language-model need a beam search: --search.beams 16")
+        if self.symbol_bonus and not self.language_model:
+            raise UserError("--search.symbol-bonus goes with --search.language-model, such as 0.5")
 
 
 GREEDY = SearchConfig(beams=1)
@@ -152,8 +157,21 @@ class SpeechConfig(TrainConfig):
             raise UserError(f"--model.width {self.model.width}: --model.heads {self.model.heads} must divide it")
         if self.model.kernel_size % 2 == 0:
             raise UserError(f"--model.kernel-size {self.model.kernel_size}: takes an odd number")
-        if not 0 < self.model.hop_ms <= self.model.frame_ms:
-            raise UserError("--model.hop-ms must be more than 0 and no more than --model.frame-ms")
+        if 0 < self.sample_rate < LEAST_RATE:
+            raise UserError(f"--sample-rate {self.sample_rate}: takes {LEAST_RATE} or more, in Hz")
+        for name in ("frame_ms", "hop_ms"):
+            if getattr(self.model, name) < 1:
+                flag = f"--model.{name}".replace("_", "-")
+                raise UserError(f"{flag} {getattr(self.model, name):g}: takes milliseconds, 1 or more")
+        if self.model.hop_ms > self.model.frame_ms:
+            raise UserError("--model.hop-ms must be no more than --model.frame-ms")
+        masks = ("frequency_masks", "frequency_width", "time_masks", "time_width")
+        require_at_least(0, self.spec_augment, *masks, prefix="spec-augment.")
+        if self.spec_augment.frequency_width > self.model.bands:
+            raise UserError(
+                f"--spec-augment.frequency-width {self.spec_augment.frequency_width}: takes no more than the "
+                f"{self.model.bands} of --model.bands"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

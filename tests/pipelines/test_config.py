@@ -141,6 +141,34 @@ def test_values_out_of_range(flag):
         resolve(flag).check()
 
 
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--optimizer.learning-rate=-0.001",
+        "--optimizer.warmup-steps=-1",
+        "--optimizer.weight-decay=-0.1",
+        "--optimizer.clip-norm=-1",
+        "--optimizer.frozen-steps=-1",
+        "--optimizer.pretrained-rate=-1",
+        "--optimizer.beta-1=1",
+        "--optimizer.beta-2=-0.1",
+        "--optimizer.average-decay=1",
+        "--early-stopping.patience=-1",
+    ],
+)
+def test_an_optimizer_out_of_range(flag):
+    with pytest.raises(UserError, match=f"^{flag.split('=')[0]} .*: takes a number from 0"):
+        resolve(flag).check()
+    resolve(f"{flag.split('=')[0]}=0").check()
+
+
+def test_each_flag_has_a_help_text_of_its_own(capsys):
+    with pytest.raises(SystemExit):
+        resolve("--help")
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--optimizer.beta-1 FLOAT Decay of the first moment. (default" in shown
+
+
 def test_resume_refuses_another_configuration():
     with pytest.raises(UserError) as caught:
         resume(resolve("--batch-size", "8"), "--batch-size", "16", "--model.width", "4")
