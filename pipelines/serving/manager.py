@@ -35,19 +35,17 @@ class Model:
         self.labels: dict[str, int] = {}
         self.lock = asyncio.Lock()  # held while versions come and go
         self.wanted = True  # by the configuration
+        self.unloading: set[asyncio.Task] = set()
 
     @property
     def available(self) -> list[Version]:
         return [version for version in self.versions.values() if version.state == State.AVAILABLE]
 
     @property
-    def newest(self) -> Version:
-        return self.versions[max(self.versions)]
-
-    @property
-    def broken(self) -> bool:
-        """Whether there are versions, and none could be loaded."""
-        return bool(self.versions) and not self.available
+    def failure(self) -> Version | None:
+        """The newest version that could not be loaded, where none is available."""
+        failed = [version for version in self.versions.values() if version.error]
+        return None if self.available else max(failed, key=lambda version: version.number, default=None)
 
     def forget(self) -> None:
         """Drops the oldest of the versions that have ended, so that years of new versions do not fill the memory."""
@@ -60,11 +58,11 @@ class Model:
         if not self.wanted:
             return {}
         base = Path(self.config.base_path)
-        if not base.is_dir():  # perhaps a disk that comes back: what is served stays
-            return None
         try:
+            if not base.is_dir():
+                return None
             found = versions.existing(base)
-        except OSError:
+        except OSError:  # a stale mount, for one
             return None
         policy = self.config.model_version_policy
         match policy.WhichOneof("policy_choice"):
@@ -106,6 +104,10 @@ class Manager:
         async with self._reloading:
             listed = self._checked(config)
             known = {name for name, model in self._models.items() if model.wanted}
+            # A version that is being unloaded cannot be loaded again until that has come to its end.
+            returning = [model for name, model in self._models.items() if name in listed and name not in known]
+            if unloading := [task for model in returning for task in model.unloading]:
+                await asyncio.wait(unloading)
             for name, entry in listed.items():
                 model = self._models.setdefault(name, Model(entry))
                 model.config, model.wanted = entry, True
@@ -113,13 +115,13 @@ class Manager:
                 model.wanted = name in listed
             await asyncio.gather(*(self._reconcile(model) for model in list(self._models.values())))
             errors = [error for name in listed if (error := self._set_labels(self._models[name]))]
-            broken = [self._models[name] for name in listed if name not in known and self._models[name].broken]
-            if broken:
-                error = broken[0].newest.error
-                names = ", ".join(f"{{name: {model.config.name} version: {model.newest.number}}}" for model in broken)
+            failures = [found for name in listed if name not in known and (found := self._models[name].failure)]
+            if failures:
+                error = failures[0].error
+                names = ", ".join(f"{{name: {failed.model} version: {failed.number}}}" for failed in failures)
                 raise StatusError(
                     error.code,
-                    f"{len(broken)} servable(s) did not become available: {{{names} due to error: {error.message}}}",
+                    f"{len(failures)} servable(s) did not become available: {{{names} due to error: {error.message}}}",
                 )
             if errors:
                 raise errors[0]
@@ -151,9 +153,9 @@ class Manager:
         for label, number in model.config.version_labels.items():
             version = model.versions.get(number)
             available = version is not None and version.state == State.AVAILABLE
-            # A label that is in use must not lose its version, whatever the flag says.
-            new = label not in model.labels
-            if not available and not (new and self._settings.allow_version_labels_for_unavailable_models):
+            # A label that is in use must not move to what is not there, whatever the flag says.
+            stays = model.labels.get(label, number) == number
+            if not available and not (stays and self._settings.allow_version_labels_for_unavailable_models):
                 return StatusError(
                     Code.FAILED_PRECONDITION,
                     f"Request to assign label {label} to version {number} of model {model.config.name}, which is not "
@@ -175,7 +177,10 @@ class Manager:
         async with model.lock:
             aspired, to_load = await asyncio.to_thread(self._look, model)
             if aspired is None:
-                log.warning("%s: no such directory, for model %s", model.config.base_path, model.config.name)
+                # Perhaps a disk that comes back: what is served stays.
+                log.warning(
+                    "%s: no directory that can be read, for model %s", model.config.base_path, model.config.name
+                )
                 return
             for number in to_load:
                 await self._load(model, number, aspired[number])
@@ -185,7 +190,8 @@ class Manager:
                 if version.number not in aspired:
                     # Not awaited: its last request may take as long as it likes, and no newer version waits for it.
                     version.state = State.UNLOADING
-                    self._in_background(version.unload())
+                    model.unloading.add(task := self._in_background(version.unload()))
+                    task.add_done_callback(model.unloading.discard)
             model.forget()
 
     def _look(self, model: Model) -> tuple[dict[int, Path] | None, list[int]]:
@@ -195,10 +201,11 @@ class Manager:
         newest_first = sorted(aspired or {}, reverse=True)
         return aspired, [n for n in newest_first if n not in known or known[n].is_to_load_again(aspired[n])]
 
-    def _in_background(self, work: Coroutine) -> None:
+    def _in_background(self, work: Coroutine) -> asyncio.Task:
         task = asyncio.ensure_future(work)
         self._background.add(task)  # which would vanish if nobody held it
         task.add_done_callback(self._background.discard)
+        return task
 
     async def _load(self, model: Model, number: int, path: Path) -> None:
         version = model.versions[number] = Version(model.config.name, number, path, self._threads, self._metrics)
@@ -231,8 +238,9 @@ class Manager:
         if choice:
             wanted, called = model and model.versions.get(number), f"Specific({spec.name}, {number})"
         else:
-            newest_first = sorted(model.available if model else [], key=lambda version: -version.number)
-            wanted, called = next(iter(newest_first), None), f"Latest({spec.name})"
+            available = model.available if model else []
+            wanted = max(available, key=lambda version: version.number, default=None)
+            called = f"Latest({spec.name})"
         if wanted is None or wanted.state != State.AVAILABLE:
             raise StatusError(Code.NOT_FOUND, f"Servable not found for request: {called}")
         with wanted.held():

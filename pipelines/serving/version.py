@@ -103,6 +103,8 @@ class Version:
         return saved
 
     def _failed(self, error: StatusError) -> None:
+        # The error is kept; the frames that it went through would keep the session with it, and so the weights.
+        error.__traceback__ = error.__context__ = None
         self.error, self.state = error, State.END
         log.error("%s cannot be served: %s", self, error.message)
 

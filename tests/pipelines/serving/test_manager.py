@@ -2,8 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
+import gc
+import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -145,6 +149,28 @@ def test_what_cannot_be_served_is_refused_when_it_is_loaded(tmp_path, made, kind
     assert complaint in error.value.message
 
 
+@pytest.mark.parametrize("kind", ["damaged", "texts"])
+def test_a_version_that_cannot_be_served_keeps_no_session(tmp_path, made, kind):
+    directory = made(kind, tmp_path / "1")
+    if kind == "texts":
+        request = exports.predict_pb2.PredictRequest()
+        request.inputs["text"].CopyFrom(exports.tf.make_tensor_proto([exports.BAD]))
+        exports.write_warmup(directory, request)
+
+    def sessions():
+        gc.collect()
+        return sum(type(found) is exports.tf.compat.v1.Session for found in gc.get_objects())
+
+    async def scenario():
+        async with Served(tmp_path) as served:
+            before = sessions()
+            with pytest.raises(StatusError):
+                await served.configure()
+            return sessions() - before, served.states()
+
+    assert asyncio.run(scenario()) == (0, {1: "END"})
+
+
 def test_an_export_of_keras_is_served_and_batched(tmp_path, made):
     made("keras_model", tmp_path / "1")
 
@@ -237,6 +263,11 @@ def test_labels(tmp_path, made):
             made("linear", tmp_path / "7", slope=7.0)
             await served.until(v1="AVAILABLE", v2="AVAILABLE", v7="AVAILABLE")
             assert await served.ask(version_label="next") == 16.0
+            shutil.rmtree(tmp_path / "7")
+            await served.until(v1="AVAILABLE", v2="AVAILABLE", v7="END")
+            await served.configure(everything, label("next", 7))  # where it is already; only moves are refused
+            with pytest.raises(StatusError, match="not currently available for inference"):
+                await served.configure(everything, label("next", 8))
 
     asyncio.run(scenario())
 
@@ -257,6 +288,42 @@ def test_a_new_configuration_loads_what_is_new_and_unloads_what_it_omits(tmp_pat
             assert await served.ask() == 4.0
 
     asyncio.run(scenario())
+
+
+def test_a_model_that_comes_back_while_it_unloads_is_loaded_again(tmp_path, made):
+    made("linear", tmp_path / "1", slope=1.0)
+
+    async def scenario():
+        async with Served(tmp_path) as served:
+            await served.configure()
+            with served.manager.handle(model_pb2.ModelSpec(name="m")):
+                await served.configure(name="other")
+                assert served.states() == {1: "UNLOADING"}
+                back = asyncio.ensure_future(served.configure())
+                await asyncio.sleep(0.2)
+                assert not back.done()
+            await back
+            assert await served.ask() == 4.0
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_fails_while_it_is_looked_at_takes_nothing_along(tmp_path, made, monkeypatch, caplog):
+    made("linear", tmp_path / "1", slope=1.0)
+
+    def stale(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    async def scenario():
+        async with Served(tmp_path) as served:
+            await served.configure()
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "is_dir", stale)
+                await served.configure()
+            assert await served.ask() == 4.0
+
+    asyncio.run(scenario())
+    assert f"{tmp_path}: no directory that can be read" in caplog.text
 
 
 @pytest.mark.parametrize(
