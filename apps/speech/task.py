@@ -1,6 +1,7 @@
 """What only the speech app knows: its recordings, alphabet, loss, and how transcripts are scored and shown."""
 
 import functools
+import io
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,10 +25,13 @@ from apps.speech.config import (
 )
 from apps.speech.model import SpeechRecognizer, steps
 from apps.speech.transcriber import Transcriber, padded
+from layers import LogMelSpectrogram
 from pipelines import interpretation, transcription
 from pipelines.audio import clips as recordings
 from pipelines.audio.clips import Clips
+from pipelines.audio.headers import read_header
 from pipelines.audio.reading import read_audios, resampled
+from pipelines.audio.writing import write_wav
 from pipelines.batching import epoch_seed
 from pipelines.config import override
 from pipelines.ctc.automaton import Automaton
@@ -77,8 +81,11 @@ class SpeechTask(Task):
     def prepare(self) -> SpeechConfig:
         config = override(self.config, {"sample_rate": self.config.sample_rate or data.sample_rate(self.config)})
         self.config = config
+        _check_spectrogram(config)
         train = self._splits["train"]
         texts = [normalise(text) for text in train.texts]
+        if not any(texts):
+            raise UserError(f"{train.source}: no letter and no digit in any transcript")
         if config.units == "characters":
             Characters.of(texts).save(self._symbols_file)
         else:
@@ -125,6 +132,8 @@ class SpeechTask(Task):
         for index, text in enumerate(found.texts):
             try:
                 ids = self.symbols.encode(normalise(text))
+                if not len(ids):
+                    raise ValueError(f"no letter and no digit in its transcript, {text!r}")
             except ValueError as error:
                 bad[index] = str(error)
                 continue
@@ -148,13 +157,21 @@ class SpeechTask(Task):
         fewest = int(samples / (1 + self.config.augmentation.speed))
         return steps(self.config.model, self.config.sample_rate, fewest)
 
+    @functools.cached_property
+    def _train_labels(self) -> list[np.ndarray]:
+        return self._labels(self._train)
+
+    @functools.cached_property
+    def _validation_labels(self) -> list[np.ndarray]:
+        return self._labels(self._validation)
+
     def _labels(self, found: Clips) -> list[np.ndarray]:
         return [self.symbols.encode(normalise(text)) for text in found.texts]
 
-    def _batches(self, found: Clips, **options) -> tf.data.Dataset:
+    def _batches(self, found: Clips, labels: list[np.ndarray], **options) -> tf.data.Dataset:
         config = self.config
         return recordings.batches(
-            found, self._labels(found), config.sample_rate, config.buckets, config.batch_size, self.shard, **options
+            found, labels, config.sample_rate, config.buckets, config.batch_size, self.shard, **options
         )
 
     def build_model(self) -> keras.Model:
@@ -164,10 +181,11 @@ class SpeechTask(Task):
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         seed = epoch_seed(self.config.seed, epoch)
         order = np.random.default_rng(seed).permutation(len(self._train))
-        return self._batches(self._train, order=order, augmentation=self.config.augmentation, seed=seed)
+        augmentation = self.config.augmentation
+        return self._batches(self._train, self._train_labels, order=order, augmentation=augmentation, seed=seed)
 
     def validation_batches(self) -> tf.data.Dataset:
-        return self._batches(self._validation)
+        return self._batches(self._validation, self._validation_labels)
 
     def steps_per_epoch(self) -> int:
         return recordings.batch_count(self._train.samples.lengths, self.config.buckets, self.config.batch_size)
@@ -220,10 +238,17 @@ class SpeechTask(Task):
     def _known_words(self, search: SearchConfig) -> Automaton:
         if self.config.units == "pieces":
             raise UserError("--search.words goes with a model of characters, and this one writes pieces of words")
+        if " " not in self.symbols.alphabet:
+            raise UserError("--search.words: this model writes no blank, and so no words to look for")
         try:
-            words = {normalise(line) for line in search.words.read_text().split()} - {""}
+            # Split in the plain form: of "twenty-one" it makes two words.
+            words = set(normalise(search.words.read_text(encoding="utf-8-sig")).split())
         except OSError as error:
             raise UserError(f"--search.words {search.words}: {error.strerror.lower()}") from None
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"--search.words {search.words}: not UTF-8 ({error.reason} at byte {error.start})"
+            ) from None
         known = [word for word in sorted(words) if set(word) <= set(self.symbols.alphabet)]
         if not known:
             raise UserError(f"{search.words}: no word in it that the alphabet can spell")
@@ -290,6 +315,13 @@ class SpeechTask(Task):
             found.spectrogram.numpy()[0], seconds, _spans(symbols, step), audio, text
         )
 
+    def _heard_examples(self, most_seconds: float) -> list[bytes]:
+        """Recordings that an export takes, which may be for shorter ones than the run's; a silence where none is."""
+        found = [file.read_bytes() for file in self._examples]
+        kept = [contents for contents in found if read_header(io.BytesIO(contents)).seconds <= most_seconds]
+        rate = self.config.sample_rate
+        return kept or [write_wav(np.zeros(rate // 10, np.int16), rate)]
+
     def servable(self, model: keras.Model, options: SpeechExportOptions) -> Servable:
         transcriber = self._transcriber(model, options.search)
         rate, most = self.config.sample_rate, options.most_seconds
@@ -322,7 +354,7 @@ class SpeechTask(Task):
         def explain(audio_bytes):
             return answered(explained, *read_audios(audio_bytes, rate, most))
 
-        several = np.array([file.read_bytes() for file in self._examples] + [None], object)[:-1]
+        several = np.array([*self._heard_examples(most), None], object)[:-1]
         examples = [{"audio_bytes": several[:1]}, {"audio_bytes": several}]
         silence = {"waveform": np.zeros((1, 8000), np.float32), "sample_rate": np.array([8000], np.int32)}
         return Servable(
@@ -330,6 +362,18 @@ class SpeechTask(Task):
             {"serving_default": examples, "waveform": [silence], "explain": examples[:1]},
             [self.symbols] if self.config.units == "pieces" else [],
         )
+
+
+def _check_spectrogram(config: SpeechConfig) -> None:
+    """Refuses bands that do not go with the sample rate, once that is known."""
+    model = config.model
+    try:
+        LogMelSpectrogram(config.sample_rate, model.frame_ms, model.hop_ms, model.bands)
+    except ValueError:
+        raise UserError(
+            f"--model.bands {model.bands}: too many for frames of {model.frame_ms:g} ms at {config.sample_rate} Hz; "
+            "give fewer, or a longer --model.frame-ms"
+        ) from None
 
 
 def _spans(symbols: Sequence[str], step: float) -> list[tuple[str, float, float]]:

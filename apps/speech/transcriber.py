@@ -75,6 +75,7 @@ class Transcriber:
         scores = [tf.TensorSpec([None, None, symbols.size], tf.float32), tf.TensorSpec([None], tf.int32)]
         # One graph for all lengths.
         self.log_probabilities = tf.function(self._log_probabilities, input_signature=rows)
+        self.find = tf.function(self._find, input_signature=scores)
         self.decode = tf.function(self._decode, input_signature=scores)
         self.explain = tf.function(self._explain, input_signature=rows)
         self._read = tf.function(
@@ -86,13 +87,18 @@ class Transcriber:
         outputs = self.model({"audio": audio, "audio_length": lengths}, training=False)
         return tf.nn.log_softmax(outputs["logits"]), outputs["lengths"]
 
-    def _decode(self, log_probabilities, lengths):
-        """(B, T, V) and (B,) -> texts (B,) and confidences (B,)."""
+    def _find(self, log_probabilities, lengths):
+        """(B, T, V) and (B,) -> ids (B, L), how many each has (B,), and confidences (B,)."""
         if self.search.beams > 1:
             found = prefix_beam_search(log_probabilities, lengths, self.search.beams, biases=self.biases)
         else:
             found = greedy(log_probabilities, lengths)
-        return self.symbols.decode_batch(found.ids[:, 0]), found.confidences[:, 0]
+        return found.ids[:, 0], found.lengths[:, 0], found.confidences[:, 0]
+
+    def _decode(self, log_probabilities, lengths):
+        """(B, T, V) and (B,) -> texts (B,) and confidences (B,)."""
+        ids, _, confidences = self._find(log_probabilities, lengths)
+        return self.symbols.decode_batch(ids), confidences
 
     def _explain(self, audio, lengths) -> Explanation:
         log_probabilities, steps = self._log_probabilities(audio, lengths)
@@ -155,15 +161,17 @@ class Transcriber:
         with open(path, "rb") as file:
             total = headers.read_header(file).seconds
             scores = np.concatenate(list(self._parts(file, total, heard)))
-        texts, confidences, weights = [], [], []
+        ids, counts, confidences = [], [], []
         for stretch in _stretches(scores, self.model.steps(round(PART * self.sample_rate))):
-            found, confidence = self.decode(stretch[None], np.array([len(stretch)], np.int32))
-            texts.append(found.numpy()[0].decode())
+            found, count, confidence = self.find(stretch[None], np.array([len(stretch)], np.int32))
+            ids.append(found.numpy()[0])
+            counts.append(max(int(count.numpy()[0]), 1))
             confidences.append(float(confidence.numpy()[0]))
-            weights.append(max(len(texts[-1]), 1))
-        # That of a stretch is a geometric mean over its symbols; so is that of all.
-        logarithm = np.average(np.log(np.maximum(confidences, 1e-30)), weights=weights)
-        return Transcript("".join(texts), float(np.exp(logarithm)))
+        # Pieces lose the blank that a text begins with, and so all stretches are one text.
+        (text,) = self.symbols.decode_batch(tf.constant(np.concatenate(ids)[None])).numpy()
+        # The confidence of a stretch is a geometric mean over its symbols; so is that of all.
+        logarithm = np.average(np.log(np.maximum(confidences, 1e-30)), weights=counts)
+        return Transcript(text.decode(), float(np.exp(logarithm)))
 
     def _parts(self, file, total: float, heard) -> Iterator[np.ndarray]:
         """What each part adds to the scores (T, V)."""

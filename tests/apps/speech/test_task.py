@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from apps.speech.config import GREEDY, ModelConfig, SpeechConfig
+from apps.speech.config import GREEDY, ModelConfig, SearchConfig, SpeechConfig, SpeechExportOptions
 from apps.speech.task import SpeechTask, _spans
 from apps.speech.transcriber import PART, _stretches, padded
 from pipelines.audio.reading import read_audios
 from pipelines.errors import UserError
 from pipelines.runs import Run
+from pipelines.text.characters import Characters
 from tests.apps.speech.conftest import RATE, tone_wav, write_manifest
 from tests.pipelines.audio import wavs
 
 PART_SAMPLES = round(PART * RATE)
+TINY = ModelConfig(width=16, layers=1, bands=24)
 
 
 def prepared(tones, run, **settings):
@@ -41,6 +43,7 @@ def test_training_is_given_what_a_server_reads(tones, tmp_path):
     [
         ("abc é", "é"),
         ("abcd" * 40, "steps are needed for its transcript"),
+        ("...", "no letter and no digit in its transcript"),
     ],
 )
 def test_a_clip_that_cannot_be_learnt_from_is_named_or_skipped(tones, tmp_path, text, said, capsys):
@@ -88,6 +91,55 @@ def test_parts_of_a_long_recording_join_without_gap_or_repetition(tones, tmp_pat
     with open(tmp_path / "long.wav", "rb") as file:
         pieces = list(transcriber._parts(file, samples / RATE, lambda *_: None))
     assert sum(map(len, pieces)) == model.steps(samples)
+
+
+def test_blanks_between_the_stretches_of_a_long_recording_are_written(tones, tmp_path, monkeypatch):
+    task = prepared(tones, tmp_path / "run", units="pieces", vocabulary_size=14, model=TINY)
+    transcriber = task._transcriber(task.build_model(), GREEDY)
+    text = " ".join(["ab", "cd", "dab"] * 200)
+    ids = [symbol for number in task.symbols.encode(text) for symbol in (number, 0)]
+    scores = np.where(np.arange(task.symbols.size) == np.array(ids)[:, None], 0.0, -30.0).astype(np.float32)
+    assert len(list(_stretches(scores, transcriber.model.steps(PART_SAMPLES)))) > 1
+    monkeypatch.setattr(transcriber, "_parts", lambda *_: iter([scores]))
+    heard = transcriber.transcribe_file(tones / "test" / "0.wav")
+    assert heard.text == text and heard.confidence > 0.99
+
+
+def test_examples_of_an_export_are_no_longer_than_it_takes(tones, tmp_path):
+    task = prepared(tones, tmp_path / "run", model=TINY)
+    model = task.build_model()
+    seconds = sorted(task._validation.seconds[:6])
+    for most, count in ((60.0, 6), (seconds[2], 3), (0.11, 1)):
+        served = task.servable(model, SpeechExportOptions(most_seconds=most))
+        assert len(served.examples["serving_default"][1]["audio_bytes"]) == count
+    (silence,) = served.examples["serving_default"][1]["audio_bytes"]
+    assert read_audios(tf.constant([silence]), RATE, 0.11)[1] == [RATE // 10]
+
+
+def test_a_list_of_words(tones, tmp_path):
+    task = prepared(tones, tmp_path / "run", model=TINY)
+    search = SearchConfig(words=tmp_path / "words.txt")
+    for written, said in ((b"caf\xe9", "not UTF-8"), (b"xyz", "no word in it that the alphabet can spell")):
+        search.words.write_bytes(written)
+        with pytest.raises(UserError, match=said):
+            task._known_words(search)
+    search.words.write_text("ab-cd\n")  # as a transcript is written: two words
+    both = task._known_words(search)
+    search.words.write_text("ab cd\n")
+    assert all(map(np.array_equal, both, task._known_words(search)))
+    task.symbols = Characters("abcd")
+    with pytest.raises(UserError, match="writes no blank"):
+        task._known_words(search)
+
+
+@pytest.mark.parametrize(
+    "text, said", [("...", "no letter and no digit in any transcript"), ("ab", "--model.bands 128")]
+)
+def test_what_shows_only_with_the_data_is_refused(tones, tmp_path, text, said):
+    rows = [{"audio_filepath": str(tones / "test" / f"{number}.wav"), "text": text} for number in range(3)]
+    train = (write_manifest(tmp_path / "train.jsonl", rows),)
+    with pytest.raises(UserError, match=said):
+        prepared(tones, tmp_path / "run", train=train, model=ModelConfig(bands=128 if text == "ab" else 24))
 
 
 def test_spans_of_symbols():
