@@ -68,8 +68,8 @@ def prepare(
         nonlocal run, task, config
         existing = config.run_dir is not None and Run.exists(config.run_dir)
         run = Run(config.run_dir) if existing else Run.new(app.name, config.run_dir)
-        held.callback(run.discard_if_empty)
         held.enter_context(run.lock())
+        held.callback(run.discard_if_empty)  # while the lock is held: whoever does not get it discards nothing
         config = dataclasses.replace(config, strategy=distribution.kind)
         task = app.task()(config, run, distribution.shard)
         config.check_replicas(distribution.replicas)

@@ -9,8 +9,10 @@ runs/<app>/<name>/config.yaml     the whole configuration, `auto` settings resol
                   explain/        pictures that `explain` drew
 """
 
+import contextlib
 import dataclasses
 import fcntl
+import itertools
 import json
 import shutil
 import time
@@ -52,15 +54,20 @@ class Run:
             UserError: The directory holds something else.
         """
         if path is None:
-            stem = Path("runs") / app_name / time.strftime("%Y-%m-%d_%H-%M-%S")
-            path = next(p for n in range(100) if not (p := Path(f"{stem}-{n}" if n else stem)).exists())
+            run = cls(_made(Path("runs") / app_name / time.strftime("%Y-%m-%d_%H-%M-%S")))
+            run.made_here = True
+            run.assets.mkdir()
+            return run
         run = cls(path)
         if run.path.exists() and not run.path.is_dir():
             raise UserError(f"{path}: is a file; --run-dir takes a directory")
         if run.path.is_dir() and any(p.name != "assets" and p.name[0] != "." for p in run.path.iterdir()):
             raise UserError(f"{path}: holds files but no config.yaml, so it is no run; choose an empty --run-dir")
-        run.made_here = not run.path.exists()
-        run.assets.mkdir(parents=True, exist_ok=True)
+        run.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            run.path.mkdir()
+            run.made_here = True
+        run.assets.mkdir(exist_ok=True)
         return run
 
     @classmethod
@@ -116,3 +123,13 @@ class Run:
         known = json.loads(self.metrics_file.read_text()) if self.metrics_file.exists() else {}
         values = dict(metrics) | {"splits": known.get("splits", {}) | metrics.get("splits", {})}
         write_atomically(self.metrics_file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def _made(stem: Path) -> Path:
+    """A new directory of that name, or of the first free one with a number after it."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count():
+        path = Path(f"{stem}-{number}" if number else stem)
+        with contextlib.suppress(FileExistsError):  # another training may have begun in this very second
+            path.mkdir()
+            return path

@@ -1,11 +1,16 @@
 """Run directories: found, made, kept apart."""
 
+import contextlib
 import os
+from pathlib import Path
 
 import pytest
 
 from apps.translate.__main__ import APP
 from apps.translate.config import TranslateConfig
+from pipelines import runs
+from pipelines.commands import prepare
+from pipelines.distribution import Distribution
 from pipelines.errors import UserError
 from pipelines.files import write_atomically
 from pipelines.runs import Run
@@ -26,6 +31,23 @@ def make(name, trained=True):
 
 def test_new_runs_never_share_a_directory():
     assert len({make(None).path for _ in range(3)}) == 3
+
+
+def test_not_even_those_that_begin_in_the_same_second(monkeypatch):
+    monkeypatch.setattr(runs.time, "strftime", lambda form: "now")
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as each finds it that looks before the other makes it
+    assert [make(None).path.name for _ in range(3)] == ["now", "now-1", "now-2"]
+
+
+def test_who_does_not_get_the_lock_discards_nothing(tmp_path, monkeypatch):
+    def refuse(run):
+        raise UserError("another process is training")
+
+    monkeypatch.setattr(Run, "lock", refuse)
+    config = TranslateConfig(run_dir=tmp_path / "theirs")
+    with pytest.raises(UserError, match="another process"), contextlib.ExitStack() as held:
+        prepare(APP, config, Distribution(), held)
+    assert config.run_dir.is_dir()
 
 
 def test_the_newest_trained_run_is_found():
