@@ -7,6 +7,7 @@ are written once. A batch is cut twice: each worker's input pipeline gives it it
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import re
@@ -71,8 +72,7 @@ class Distribution:
         if any(name.startswith("CPU") for name in devices):
             raise UserError("--devices: a worker has one CPU replica, or its GPUs; start more workers instead")
         if devices:
-            gpus = tf.config.list_physical_devices("GPU")
-            tf.config.set_visible_devices([gpus[_number(name)] for name in _present(devices)], "GPU")
+            _only(_present(devices))
         with cluster.rendezvous(patience):
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         return cls(strategy, cluster)
@@ -272,7 +272,23 @@ def _devices(names: Sequence[str]) -> list[str]:
         except RuntimeError:  # TensorFlow has started; then they must be there
             if len(tf.config.list_logical_devices("CPU")) < cpus:
                 raise UserError(f"--devices {','.join(names)}: too late to make {cpus} logical CPUs") from None
-    return _present(names)
+    try:
+        return _only(_present(names))
+    except RuntimeError:  # TensorFlow has started, with every GPU in view
+        return list(names)
+
+
+def _only(names: Sequence[str]) -> list[str]:
+    """Hides all GPUs but those named: TensorFlow would take their memory too, and compute on the first of them.
+
+    Returns:
+        The names that the devices have now: GPUs are numbered anew.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        tf.config.set_visible_devices([gpus[_number(name)] for name in names if name.startswith("GPU")], "GPU")
+    numbers = itertools.count()
+    return [f"GPU:{next(numbers)}" if name.startswith("GPU") else name for name in names]
 
 
 def _present(names: Sequence[str]) -> list[str]:

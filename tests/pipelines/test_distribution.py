@@ -58,6 +58,24 @@ def test_a_worker_takes_no_cpus_by_name(monkeypatch):
         Distribution.start(TrainConfig(devices="CPU:0,CPU:1"))
 
 
+@pytest.mark.parametrize(
+    "names, seen, now",
+    [
+        (["GPU:1"], [1], ["GPU:0"]),
+        (["GPU:2", "GPU:1"], [2, 1], ["GPU:0", "GPU:1"]),
+        (["CPU:0"], [], ["CPU:0"]),
+    ],
+)
+def test_gpus_that_are_not_named_are_hidden(monkeypatch, names, seen, now):
+    visible = []
+    there = {"GPU": ["first", "second", "third"]}
+    monkeypatch.setattr(tf.config, "list_physical_devices", there.get)
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda found, kind: visible.append((found, kind)))
+    assert distributions._devices(names) == now
+    assert visible == [([there["GPU"][number] for number in seen], "GPU")]
+    assert distributions._devices([]) == ["GPU:0", "GPU:1", "GPU:2"] and len(visible) == 1
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_replicas_share_the_rows(mirrored, parts):
     batch = {"x": tf.reshape(tf.range(24), [8, 3]), "y": tf.range(8)}
