@@ -91,18 +91,19 @@ def size_and_channels(pictures: Pictures) -> tuple[int, int]:
         return min(height, width, LARGEST_SIDE), channels
     sides, grey = [], True
     # From end to end: pictures often come class after class.
-    for index in np.unique(np.linspace(0, len(pictures) - 1, LOOKED_AT).astype(int)):
+    tried = np.unique(np.linspace(0, len(pictures) - 1, LOOKED_AT).astype(int))
+    for index in tried:
         try:
             contents = tf.constant(pictures.encoded(index))
             _, header = headers.checked(contents)
             colours = read_image(contents, 32, 3).numpy()
-        except (tf.errors.InvalidArgumentError, OSError):
+        except (tf.errors.InvalidArgumentError, OSError, ValueError):  # the last where a path can be none
             continue  # named later, when all are read
         sides.append(int(min(header.height, header.width)))
         grey = grey and bool((colours == colours[..., :1]).all())
     if not sides:
         raise UserError(
-            f"{pictures.source}: none of {LOOKED_AT} pictures that were tried can be read; is this the right folder?"
+            f"{pictures.source}: none of {len(tried)} pictures that were tried can be read; is this the right folder?"
         )
     ((side, _),) = collections.Counter(sides).most_common(1)
     return min(side, LARGEST_SIDE), 1 if grey else 3
