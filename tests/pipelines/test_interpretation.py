@@ -40,6 +40,11 @@ def test_heatmap_grows_with_its_labels_and_is_dark_where_the_weight_is():
     assert np.corrcoef(rows, columns)[0, 1] > 0.85  # the diagonal; 8/9 for three square blocks
 
 
+def test_heatmap_is_as_wide_as_its_title():
+    narrow, wide = (attention_heatmap(np.eye(2), "ab", "xy", title) for title in ("a", "a title of many words " * 4))
+    assert wide.shape[1] > 2 * narrow.shape[1]
+
+
 def without_bar(picture):
     return picture[:, : int(picture.shape[1] * 0.8)]
 
