@@ -127,5 +127,6 @@ def _remove_leftovers(base: Path) -> None:
 def _remove(version: Path) -> None:
     """Takes a version away whole: file by file under its own name, a server would find half of it."""
     hidden = version.with_name(f".removed-{version.name}")
-    os.rename(version, hidden)
-    shutil.rmtree(hidden)
+    with contextlib.suppress(FileNotFoundError):  # another export has taken it away just now
+        os.rename(version, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.export.versions import existing, publishing
+from pipelines.export.versions import _remove, existing, publishing
 
 ROOT = Path(__file__).parents[3]
 
@@ -115,6 +115,15 @@ def test_any_versions_keep_the_newest(tmp_path_factory, versions, keep, version)
     newest = publish(base, keep=keep, version=version)
     assert newest == version or max(versions, default=0) + 1
     assert [*existing(base)] == sorted([*versions, newest])[-keep:]
+
+
+def test_a_version_that_another_export_has_removed_is_gone(tmp_path):
+    publish(tmp_path)
+    publish(tmp_path)
+    first = existing(tmp_path)[1]
+    _remove(first)
+    _remove(first)
+    assert names(tmp_path) == ["2"]
 
 
 def test_a_version_published_late_is_kept(tmp_path):
