@@ -61,13 +61,14 @@ async def _serve(settings: Settings) -> None:
     metrics, threads = Metrics(), Threads(count)
     manager = Manager(settings, parameters, threads, metrics)
     service = Service(settings, manager, metrics, config_files.metrics_path(settings))
-    # Ports are taken before models are loaded, so that one in use is known at once, and listened on afterwards.
+    # Ports are taken before models are loaded, so that one in use is known at once. gRPC listens from then on, though
+    # it answers nobody yet; REST listens when it starts.
     servers = [_GrpcServer(service)] if settings.port or settings.grpc_socket_path else []
     servers += [_RestServer(service)] if settings.rest_api_port else []
 
     await _load(manager.configure(config), stop)
     background = [asyncio.ensure_future(manager.poll()), asyncio.ensure_future(_follow(settings, manager, config))]
-    for server in servers:
+    for server in reversed(servers):  # REST first, which may fail: a gRPC server cannot be left once it has started
         await server.start()
     log.info("serving: %s", ", ".join(map(str, servers)))
     await stop.wait()
@@ -102,7 +103,7 @@ async def _follow(settings: Settings, manager: Manager, config: model_server_con
     while settings.model_config_file and settings.model_config_file_poll_wait_seconds > 0:
         await asyncio.sleep(settings.model_config_file_poll_wait_seconds)
         try:
-            found = config_files.models(settings)
+            found = await asyncio.to_thread(config_files.models, settings)  # the disk may be a slow one
             # Also when it has not changed: a version that a label waits for may have come, or a client have reloaded.
             await manager.configure(found)
             if found != config:
@@ -167,7 +168,9 @@ class _GrpcServer:
                 self._server.add_insecure_port(address)
         except RuntimeError:
             keys = f", or the keys in {self._settings.ssl_config_file} are no PEM" if ssl else ""
-            raise UserError(f"{address}: in use, or not of this machine{keys}; choose another --port") from None
+            raise UserError(
+                f"{address}: in use, or not of this machine{keys}; choose another --port or --bind_address"
+            ) from None
 
     async def start(self) -> None:
         await self._server.start()
@@ -183,7 +186,7 @@ class _RestServer(uvicorn.Server):
     """The REST side.
 
     Raises:
-        UserError: the port is in use.
+        UserError: the port is in use; by `start` where that shows only then.
     """
 
     def __init__(self, service: Service):
@@ -196,7 +199,7 @@ class _RestServer(uvicorn.Server):
         try:
             self._socket.bind((settings.bind_address, settings.rest_api_port))
         except OSError as error:
-            raise UserError(f"{self._address}: {error.strerror.lower()}; choose another --rest_api_port") from None
+            raise self._refused(error) from None
 
     def __str__(self):
         return f"REST on http://{self._address}"
@@ -206,10 +209,19 @@ class _RestServer(uvicorn.Server):
         """Leaves signals to the whole server."""
         yield
 
+    def _refused(self, error: OSError) -> UserError:
+        remedy = "choose another --rest_api_port or --bind_address"
+        return UserError(f"{self._address}: {error.strerror.lower()}; {remedy}")
+
     async def start(self) -> None:
         self._serving = asyncio.ensure_future(self.serve([self._socket]))
         while not self.started and not self._serving.done():
             await asyncio.sleep(0.01)
+        if not self.started:
+            try:
+                self._serving.result()
+            except OSError as error:  # another server has had the port too, and was faster to listen on it
+                raise self._refused(error) from None
 
     async def stop(self, seconds: float) -> None:
         self.should_exit = True

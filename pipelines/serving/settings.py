@@ -23,7 +23,7 @@ class Settings:
     port: int = 8500
     # Port for REST; 0 for none.
     rest_api_port: int = 0
-    # Address to listen on; 0.0.0.0 lets other machines in.
+    # IPv4 address to listen on; 0.0.0.0 lets other machines in.
     bind_address: str = "127.0.0.1"
     # Unix socket for gRPC, besides its port.
     grpc_socket_path: Path | None = None
@@ -104,7 +104,9 @@ class Settings:
                     tried.bind((self.bind_address, port))
                 except OSError as error:
                     reason = error.strerror.lower()
-                    raise UserError(f"{self.bind_address}:{port}: {reason}; choose another {flag}") from None
+                    raise UserError(
+                        f"{self.bind_address}:{port}: {reason}; choose another {flag} or --bind_address"
+                    ) from None
 
     @property
     def threads(self) -> int:

@@ -1,13 +1,17 @@
 """The server as a process: its flags and sockets, what it refuses at start, its limits, and its end."""
 
+import asyncio
 import concurrent.futures
+import contextlib
 import gzip
 import json
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import types
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -24,8 +28,11 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from pipelines.errors import UserError
 from pipelines.launch import free_addresses
+from pipelines.serving import config_files, server
 from pipelines.serving.process import ServerProcess
+from pipelines.serving.settings import Settings
 from tests.pipelines.serving import exports
 
 ROOT = Path(__file__).parents[3]
@@ -256,6 +263,35 @@ def test_encrypted_grpc(tmp_path, made):
             server.predict(LINE, timeout=3)
 
 
+def test_the_file_of_models_is_read_beside_the_event_loop(tmp_path, monkeypatch):
+    found = []
+    monkeypatch.setattr(config_files, "models", lambda settings: found.append(threading.current_thread()))
+    settings = Settings(model_config_file=tmp_path / "file", model_config_file_poll_wait_seconds=0.01)
+    manager = types.SimpleNamespace(configure=lambda config: asyncio.sleep(0))
+
+    async def scenario():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server._follow(settings, manager, None), 0.5)
+
+    asyncio.run(scenario())
+    assert found and threading.main_thread() not in found
+
+
+def test_a_rest_port_that_another_server_takes_while_models_are_loaded():
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+
+        async def scenario():
+            late = server._RestServer(types.SimpleNamespace(settings=Settings(rest_api_port=port)))
+            other.listen()
+            await late.start()
+
+        with pytest.raises(UserError, match=f"127.0.0.1:{port}: .* in use; choose another --rest_api_port"):
+            asyncio.run(scenario())
+
+
 @pytest.fixture
 def taken():
     with socket.socket() as found:
@@ -270,6 +306,7 @@ def taken():
         (["--model_base_pth={models}"], "did you mean"),
         (["--model_base_path={models}", "--port={taken}"], "choose another --port"),
         (["--model_base_path={models}", "--port=0", "--rest_api_port={taken}"], "choose another --rest_api_port"),
+        (["--model_base_path={models}", "--bind_address=192.0.2.1"], "or --bind_address"),
         (["--model_base_path={damaged}", "--port={free}"], "did not become available"),
         (["--model_base_path={models}", "--port={free}", "--grpc_socket_path=/no/such/place"], "no socket can be made"),
     ],
