@@ -64,6 +64,9 @@ class Trainer:
         self.config = config
         self.progress = Progress()
         self.checkpoints = Checkpoints(run.checkpoints, config.keep_checkpoints)
+        # Built once: that may take as long as many steps.
+        self._first_epoch = task.train_batches(epoch=0)
+        self._validation_batches = task.validation_batches()
         with self.distribution.scope():
             pretrained = task.pretrained(model)
             self.optimizer = make_optimizer(config.optimizer, model, total_steps(task, config), pretrained)
@@ -72,7 +75,7 @@ class Trainer:
                 task,
                 self.optimizer,
                 config.optimizer,
-                task.train_batches(epoch=0).element_spec,
+                self._first_epoch.element_spec,
                 jit=config.jit == "on",
                 distribution=self.distribution,
                 accumulate=config.accumulate,
@@ -81,7 +84,7 @@ class Trainer:
             )
         # Without XLA: a forward pass gains less from it than its compilation takes.
         self._validation_sums = tf.function(
-            self._sums_of_worker, input_signature=[task.validation_batches().element_spec]
+            self._sums_of_worker, input_signature=[self._validation_batches.element_spec]
         )
         self._signalled = self._interrupted = False
         self._wishes_of_all = (False, False)
@@ -103,7 +106,7 @@ class Trainer:
         return self.config
 
     def _is_jit_faster(self) -> bool:
-        batch = next(iter(self.task.train_batches(epoch=0)))
+        batch = next(iter(self._first_epoch))
         _, plain = self.step.measure(False, batch)
         compiling, compiled = self.step.measure(True, batch)
         compiling *= self.task.batch_shapes
@@ -144,7 +147,7 @@ class Trainer:
             epochs=self.config.epochs,
             steps=min(self._steps_of_an_epoch, self.config.max_steps or self._steps_of_an_epoch),
         )
-        self._epochs = Epochs(self.task.train_batches)
+        self._epochs = Epochs(self._train_batches)
         self.model.stop_training = False
         try:
             with self._signals():
@@ -250,6 +253,9 @@ class Trainer:
         if exhausted:
             progress.epoch, progress.batch, progress.sums = epoch + 1, 0, {}
         self._checkpoint()
+
+    def _train_batches(self, epoch: int) -> tf.data.Dataset:
+        return self.task.train_batches(epoch) if epoch else self._first_epoch
 
     def _due(self, every: int) -> bool:
         return bool(every) and self.progress.step % every == 0
@@ -372,7 +378,7 @@ class Trainer:
     def _mean_sums(self) -> dict[str, float]:
         """Loss and metrics over the validation split, as means over its real tokens or rows."""
         totals: dict[str, list[float]] = {}
-        for batch in self.task.validation_batches():
+        for batch in self._validation_batches:
             for name, pair in self._validation_sums(batch).items():
                 totals[name] = [a + float(b) for a, b in zip(totals.get(name, (0.0, 0.0)), pair, strict=True)]
         names = sorted(totals)

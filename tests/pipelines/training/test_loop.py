@@ -1,5 +1,6 @@
 """The training loop: what it leaves behind, how it goes on, when it stops."""
 
+import collections
 import csv
 import dataclasses
 import json
@@ -41,6 +42,20 @@ def test_trains_and_leaves_a_whole_run(make_task, line_config):
     assert {"learning_rate", "gradient_norm", "points_per_second", "input_wait", "seconds"} <= steps[0].keys()
     assert trainer.checkpoints.steps() == [16, 20, 24]
     assert trainer.progress.epoch == 3
+
+
+@pytest.mark.parametrize("jit", ["off", "auto"])
+def test_input_is_set_up_once(make_task, line_config, jit):
+    task = make_task(dataclasses.replace(line_config, jit=jit))
+    built = collections.Counter()
+    train_batches, validation_batches = task.train_batches, task.validation_batches
+    task.train_batches = lambda epoch: built.update([epoch]) or train_batches(epoch)
+    task.validation_batches = lambda: built.update(["validation"]) or validation_batches()
+    trainer = Trainer(task, task.build_model(), task.run, task.config)
+    if jit == "auto":
+        trainer.choose_jit()
+    trainer.fit()
+    assert built == {0: 1, 1: 1, 2: 1, "validation": 1}
 
 
 def events(directory):
