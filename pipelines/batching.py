@@ -27,7 +27,6 @@ class Shard(NamedTuple):
 
 WHOLE = Shard()
 GRANULARITY = 4  # boundaries are multiples of it: finer ones save next to nothing
-EXAMPLES_AT_ONCE = 1024
 
 
 def bucket_boundaries(lengths: np.ndarray, max_length: int, count: int = 4) -> tuple[int, ...]:
@@ -75,7 +74,7 @@ def bucket_boundaries(lengths: np.ndarray, max_length: int, count: int = 4) -> t
 
 
 def bucketed_batches(
-    examples: tf.data.Dataset, boundaries: Sequence[int], batch_size: int, shard: Shard = WHOLE
+    blocks: tf.data.Dataset, boundaries: Sequence[int], batch_size: int, shard: Shard = WHOLE
 ) -> tf.data.Dataset:
     """Batches sequences with others of like length.
 
@@ -83,7 +82,8 @@ def bucketed_batches(
     longer than the last boundary is dropped. The order depends on that of the examples alone.
 
     Args:
-        examples: dicts of 1-D int32 tensors.
+        blocks: the examples, many at once, as dicts of int32 ragged tensors (N, None). How they are cut into blocks
+            makes no difference to the batches.
         boundaries: ascending lengths.
         batch_size: rows of every batch; what is missing at the end is filled with rows of zeros.
         shard: which part of every batch to give; all of it by default.
@@ -93,10 +93,10 @@ def bucketed_batches(
         in all, and as many batches for every shard.
     """
     limits = tf.constant(boundaries, tf.int64)
-    names = list(examples.element_spec)
+    names = list(blocks.element_spec)
 
     # A function called for each example costs tens of microseconds, so lengths and buckets are computed for
-    # many examples at once, and only the choice of the window is left to do one by one.
+    # a block of them at once, and only the choice of the window is left to do one by one.
     def pad(block):  # {name: ragged (N, None)} -> bucket (N,), {name: (N, last boundary)}
         lengths = tf.reduce_max([block[name].row_lengths() for name in names], axis=0)
         fits = lengths <= limits[-1]
@@ -111,7 +111,7 @@ def bucketed_batches(
         filled = {name: tf.pad(rows[name][:, :width], [[0, missing], [0, 0]]) for name in names}
         return {name: tf.ensure_shape(ids, [batch_size, None])[shard.rows(batch_size)] for name, ids in filled.items()}
 
-    rows = examples.ragged_batch(EXAMPLES_AT_ONCE).map(pad).unbatch()
+    rows = blocks.map(pad).unbatch()
     return rows.group_by_window(lambda bucket, _: bucket, batch, window_size=batch_size)
 
 

@@ -46,5 +46,5 @@ def token_batches(
 
     if shuffle_buffer:
         pairs = batching.shuffled(pairs, shuffle_buffer, seed, epoch)
-    examples = pairs.batch(TOKENIZED_AT_ONCE).map(tokenize).unbatch()
-    return batching.bucketed_batches(examples, boundaries, batch_size, shard).prefetch(tf.data.AUTOTUNE)
+    blocks = pairs.batch(TOKENIZED_AT_ONCE).map(tokenize)
+    return batching.bucketed_batches(blocks, boundaries, batch_size, shard).prefetch(tf.data.AUTOTUNE)

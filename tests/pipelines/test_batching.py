@@ -44,9 +44,9 @@ def test_no_boundary_without_use():
     assert bucket_boundaries(np.array([50]), 50, 4) == (50,)
 
 
-def examples_of(rows: list[dict[str, list[int]]]) -> tf.data.Dataset:
+def blocks_of(rows: list[dict[str, list[int]]], size: int = 7) -> tf.data.Dataset:
     spec = {name: tf.TensorSpec([None], tf.int32) for name in ("source", "target")}
-    return tf.data.Dataset.from_generator(lambda: iter(rows), output_signature=spec)
+    return tf.data.Dataset.from_generator(lambda: iter(rows), output_signature=spec).ragged_batch(size)
 
 
 @settings(max_examples=15, deadline=None)
@@ -57,7 +57,7 @@ def examples_of(rows: list[dict[str, list[int]]]) -> tf.data.Dataset:
 def test_every_example_that_fits_is_in_one_batch_of_the_right_shape(lengths, batch_size):
     boundaries = (4, 8, 12)
     rows = [{"source": [n + 1] * s, "target": [n + 1] * t} for n, (s, t) in enumerate(lengths)]
-    batches = list(bucketed_batches(examples_of(rows), boundaries, batch_size).as_numpy_iterator())
+    batches = list(bucketed_batches(blocks_of(rows), boundaries, batch_size).as_numpy_iterator())
     seen = {}
     for batch in batches:
         width = batch["source"].shape[1]
@@ -78,8 +78,23 @@ def test_every_example_that_fits_is_in_one_batch_of_the_right_shape(lengths, bat
     assert len(partial) == len(set(partial)), "at most one partial batch of each shape"
 
 
+def test_batches_do_not_depend_on_how_examples_are_cut_into_blocks():
+    lengths = np.random.default_rng(0).integers(1, 14, (100, 2))
+    rows = [{"source": [n + 1] * s, "target": [n + 1] * t} for n, (s, t) in enumerate(lengths)]
+    by_hand, waiting = [], {4: [], 8: [], 12: []}  # a batch comes as soon as its bucket has enough
+    for n, longest in enumerate(lengths.max(axis=1), 1):
+        for bucket in [b for b in waiting if b >= longest][:1]:
+            waiting[bucket].append(n)
+            if len(waiting[bucket]) == 3:
+                by_hand.append(waiting[bucket])
+                waiting[bucket] = []
+    for size in (1, 7, 1000):
+        batches = list(bucketed_batches(blocks_of(rows, size), (4, 8, 12), 3).as_numpy_iterator())
+        assert [batch["source"][:, 0].tolist() for batch in batches[: len(by_hand)]] == by_hand
+
+
 def test_the_batch_dimension_is_static():
-    spec = bucketed_batches(examples_of([]), (4, 8), 3).element_spec
+    spec = bucketed_batches(blocks_of([]), (4, 8), 3).element_spec
     assert {name: tensor.shape.as_list() for name, tensor in spec.items()} == {
         "source": [3, None],
         "target": [3, None],
