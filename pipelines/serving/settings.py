@@ -14,6 +14,8 @@ from pipelines.errors import UserError
 from pipelines.export import versions
 from pipelines.options import ExportOptions
 
+MOST_NUMBER = 2**31 - 1  # that gRPC's core reads, of 32 bits
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -90,6 +92,8 @@ class Settings:
                 raise UserError(f"port {port}: there are 65535")
         if bool(self.model_base_path) == bool(self.model_config_file):
             raise UserError("give either --model_base_path, with --model_name, or --model_config_file")
+        if self.max_request_bytes > MOST_NUMBER:
+            raise UserError(f"--max_request_bytes {self.max_request_bytes}: gRPC takes {MOST_NUMBER} at most")
         if self.slow_client_seconds <= 0:
             raise UserError("--slow_client_seconds must be above 0")
         self.channel_arguments()
@@ -120,7 +124,11 @@ class Settings:
             name, equals, value = text.partition("=")
             if not (name and equals):
                 raise UserError(f"--grpc_channel_arguments {text}: expected name=value")
-            found.append((name, int(value) if re.fullmatch(r"-?\d+", value) else value))
+            if re.fullmatch(r"-?[0-9]+", value):
+                if len(value) > 11 or not ~MOST_NUMBER <= int(value) <= MOST_NUMBER:
+                    raise UserError(f"--grpc_channel_arguments {text}: gRPC takes numbers up to {MOST_NUMBER}")
+                value = int(value)
+            found.append((name, value))
         return found
 
 

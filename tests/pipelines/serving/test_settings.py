@@ -32,8 +32,9 @@ def test_flags(flags, expected):
 
 
 def test_channel_arguments_are_numbers_where_they_can_be():
-    found = parsed("--grpc_channel_arguments=grpc.max_concurrent_streams=5,grpc.primary_user_agent=a")
-    assert found.channel_arguments() == [("grpc.max_concurrent_streams", 5), ("grpc.primary_user_agent", "a")]
+    found = parsed("--grpc_channel_arguments=grpc.max_concurrent_streams=5,grpc.primary_user_agent=a,b=-2147483648")
+    expected = [("grpc.max_concurrent_streams", 5), ("grpc.primary_user_agent", "a"), ("b", -(2**31))]
+    assert found.channel_arguments() == expected
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,10 @@ def test_channel_arguments_are_numbers_where_they_can_be():
         (["--rest_api_port=8500"], "they need one each"),
         (["--model_config_file=/tmp/f"], "give either --model_base_path"),
         (["--grpc_channel_arguments=x"], "expected name=value"),
+        (["--grpc_channel_arguments=grpc.max_message_length=2147483648"], "numbers up to 2147483647"),
+        (["--grpc_channel_arguments=a=-2147483649"], "numbers up to 2147483647"),
+        ([f"--grpc_channel_arguments=a={'9' * 5000}"], "numbers up to 2147483647"),
+        (["--max_request_bytes=2147483648"], "gRPC takes 2147483647 at most"),
         (["--max_concurrent_requests=0"], "takes a number from 1 on"),
         (["--slow_client_seconds=0"], "must be above 0"),
         (["--verbose=maybe"], "maybe"),
