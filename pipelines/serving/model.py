@@ -5,7 +5,7 @@ from many threads, and compute without Python's lock.
 """
 
 import functools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
 
 from pipelines.export.session import refused_operations, registered
+from pipelines.serving.batching import Arrays
 from pipelines.serving.status import Code, StatusError, invalid, of_tensorflow
 
 _CORE = registered(pywrap_tf_session, op_def_pb2)
@@ -24,8 +25,6 @@ import tensorflow_text  # noqa: E402, F401  (registers its operations, after Ten
 DEFAULT_SIGNATURE = "serving_default"
 # Selections of outputs that stay prepared, for each version.
 MOST_PREPARED = 64
-
-Arrays = Mapping[str, np.ndarray]
 
 
 class SavedModel:

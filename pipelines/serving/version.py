@@ -14,14 +14,13 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import get_model_status_pb2
 
-from pipelines.serving.batching import Batcher, Parameters, Threads, expired
+from pipelines.serving.batching import Arrays, Batcher, Parameters, Threads, expired
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.model import SavedModel
 from pipelines.serving.status import Code, StatusError
 from pipelines.serving.warmup import warm_up
 
 State = get_model_status_pb2.ModelVersionStatus.State
-Arrays = Mapping[str, np.ndarray]
 
 log = logging.getLogger(__name__)
 
