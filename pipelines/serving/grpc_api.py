@@ -14,7 +14,7 @@ from tensorflow_serving.apis import model_service_pb2_grpc, predict_pb2, predict
 
 from pipelines.serving import tensors
 from pipelines.serving.model import DEFAULT_SIGNATURE
-from pipelines.serving.service import Service, described, sized
+from pipelines.serving.service import Service, described, sized, weight
 from pipelines.serving.status import Code, StatusError, invalid
 
 PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
@@ -49,7 +49,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             inputs = await sized(request.ByteSize(), tensors.to_arrays, request.inputs, most)
             outputs = await version.infer(name, inputs, tuple(request.output_filter), deadline=deadline)
             response = predict_pb2.PredictResponse(model_spec=described(request.model_spec.name, name, version))
-            await sized(sum(array.nbytes for array in outputs.values()), _write, outputs, response)
+            await sized(weight(outputs), _write, outputs, response)
             return response
 
     async def Classify(self, request, context):
@@ -128,9 +128,10 @@ async def _answering(
     service: Service, context: grpc.aio.ServicerContext, method: str, model: str
 ) -> AsyncIterator[None]:
     """Turns what goes wrong into a gRPC status, and logs the call where that is asked for."""
-    began, status = time.perf_counter(), "OK"
+    began, status = time.perf_counter(), "broken off"
     try:
         yield
+        status = "OK"
     except StatusError as error:
         status = str(error)
         await context.abort(error.code, error.message)

@@ -18,6 +18,7 @@ from tensorflow_serving.apis import (
 )
 
 from pipelines.serving import examples
+from pipelines.serving.batching import Arrays
 from pipelines.serving.manager import Manager
 from pipelines.serving.metrics import Metrics
 from pipelines.serving.model import DEFAULT_SIGNATURE
@@ -201,6 +202,12 @@ async def sized(size: int, function: Callable, *arguments: Any) -> Any:
     if size > LARGE_BYTES:
         return await asyncio.to_thread(function, *arguments)
     return function(*arguments)
+
+
+def weight(arrays: Arrays) -> int:
+    """The bytes of arrays, those that strings point to included."""
+    strings = [array for array in arrays.values() if array.dtype.hasobject]
+    return sum(array.nbytes for array in arrays.values()) + sum(sum(map(len, array.flat)) for array in strings)
 
 
 def described(name: str, signature: str, version: Version) -> model_pb2.ModelSpec:

@@ -23,7 +23,7 @@ from pipelines.serving.rest import parsing, writing
 from pipelines.serving.rest.body import BodyError, Budget, ClientGone, is_gzip, read_body, unzip
 from pipelines.serving.rest.reading import read_inputs
 from pipelines.serving.rest.reading_examples import read_examples
-from pipelines.serving.service import sized
+from pipelines.serving.service import sized, weight
 from pipelines.serving.status import Code, StatusError, http_status, invalid
 
 _logger = logging.getLogger(__name__)
@@ -127,8 +127,7 @@ class RestApi:
                 inputs, row = await sized(len(body), read_inputs, document, infos)
                 del document  # several times as large as the inputs, which may have to wait
                 outputs = await version.infer(signature, inputs, deadline=deadline)
-            size = sum(array.nbytes for array in outputs.values())
-            return await sized(size, writing.write_outputs, outputs, row)
+            return await sized(weight(outputs), writing.write_outputs, outputs, row)
 
     async def _classify(self, spec: ModelSpec, body: bytes, deadline: float) -> bytes:
         with self._service.request("Classify", "REST", spec.name):
@@ -175,7 +174,7 @@ class _Request:
         """The body, unzipped.
 
         Raises:
-            StatusError: DEADLINE_EXCEEDED where it took too long to come.
+            StatusError: DEADLINE_EXCEEDED where it took too long to come, UNAVAILABLE where there is no room for it.
             BodyError, ClientGone: see `read_body`.
         """
         most = self._settings.max_request_bytes
@@ -183,7 +182,11 @@ class _Request:
             async with asyncio.timeout(self.deadline - time.monotonic()):
                 slow = self._settings.slow_client_seconds
                 body = await read_body(self._receive, self._headers, most, slow, self._take)
-                return await asyncio.to_thread(unzip, body, most) if is_gzip(self._headers) else body
+                if not is_gzip(self._headers):
+                    return body
+                content = await asyncio.to_thread(unzip, body, most)
+                self._take(len(content))  # which may be a thousand times as much as has come
+                return content
         except TimeoutError:
             raise StatusError(Code.DEADLINE_EXCEEDED, "Deadline exceeded while reading the request") from None
 

@@ -1,13 +1,20 @@
 """The REST API: routes, answers, limits, as a client meets them."""
 
+import asyncio
 import gzip
 import json
 import logging
+import threading
 import time
 
 import numpy as np
 import pytest
 
+from pipelines.serving.rest import writing
+from pipelines.serving.rest.api import _Request
+from pipelines.serving.rest.body import Budget
+from pipelines.serving.settings import Settings
+from pipelines.serving.status import StatusError
 from tests.pipelines.serving.rest.server import METRICS_PATH, RestServer
 
 MOST_BYTES = 1 << 20
@@ -242,6 +249,33 @@ def test_gzip(server):
     for bad in (b"", body[:-3], b"{}", b"\x1f\x8b" + b"\xff" * 30, body + b"junk"):
         answer = predict(server, bad, Content_Encoding="gzip")
         assert answer.status == 400 and answer.error.startswith("The gzip request body is ")
+
+
+def test_what_gzip_unfolds_to_counts_as_memory_too():
+    body, budget = gzip.compress(bytes(100_000)), Budget(50_000)
+    scope = {"method": "POST", "raw_path": b"/", "headers": [(b"content-encoding", b"gzip")]}
+
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    request = _Request(scope, receive, Settings(), budget)
+    with pytest.raises(StatusError, match="too many request bodies"):
+        asyncio.run(request.body())
+    request.forget()
+    budget.take(50_000)  # all of it has been given back
+
+
+def test_long_texts_are_written_beside_the_event_loop(server, monkeypatch):
+    write, threads = writing.write_outputs, []
+
+    def noting(*arguments):
+        threads.append(threading.current_thread())
+        return write(*arguments)
+
+    monkeypatch.setattr(writing, "write_outputs", noting)
+    for size in (10, 300_000):
+        assert predict(server, {"instances": ["a" * size]}, "texts").status == 200
+    assert [thread is server.thread for thread in threads] == [True, False]
 
 
 def test_a_gzip_bomb_is_refused(server):
