@@ -1,10 +1,9 @@
 """Connectionist temporal classification: from frames to symbols without knowing which frame says which.
 
-`ctc_loss` trains, `greedy` and `prefix_beam_search` decode, `align` says when each symbol was said. All of it is
-plain TensorFlow in the graph. Id 0 is the blank. What a row is answered depends on that row alone.
+`ctc_loss` trains, `greedy` and `prefix_beam_search` decode. All of it is plain TensorFlow in the graph. Id 0 is the
+blank. What a row is answered depends on that row alone.
 """
 
-from pipelines.ctc.alignment import align
 from pipelines.ctc.automaton import Automaton
 from pipelines.ctc.decoding import Transcripts, greedy, prefix_beam_search
 from pipelines.ctc.loss import ctc_loss, feasible
@@ -14,7 +13,6 @@ from pipelines.ctc.words import word_list
 __all__ = [
     "Automaton",
     "Transcripts",
-    "align",
     "ctc_loss",
     "feasible",
     "greedy",

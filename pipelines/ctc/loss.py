@@ -29,13 +29,7 @@ def feasible(labels: tf.Tensor, label_lengths: tf.Tensor, logit_lengths: tf.Tens
     return label_lengths + tf.reduce_sum(tf.cast(repeats, tf.int32), axis=1) <= logit_lengths
 
 
-def ctc_loss(
-    logits: tf.Tensor,
-    logit_lengths: tf.Tensor,
-    labels: tf.Tensor,
-    label_lengths: tf.Tensor,
-    blank: int = 0,
-) -> tf.Tensor:
+def ctc_loss(logits: tf.Tensor, logit_lengths: tf.Tensor, labels: tf.Tensor, label_lengths: tf.Tensor) -> tf.Tensor:
     """-log p(labels | logits), summed over all alignments (connectionist temporal classification).
 
     The forward variables and the backward ones come out of one loop over time: the backward ones are the forward
@@ -46,11 +40,10 @@ def ctc_loss(
     rule out (-inf) has a loss near 1e30 and a finite gradient.
 
     Args:
-        logits: (B, T, V), any float type; computed in float32.
+        logits: (B, T, V), any float type; computed in float32. Id 0 is the blank.
         logit_lengths: (B,) integers, frames of each row; at most T. What follows them is ignored.
-        labels: (B, L) integers in [0, V) other than `blank`. What follows their length is ignored.
+        labels: (B, L) integers from 1 to V - 1. What follows their length is ignored.
         label_lengths: (B,) integers, at most L; 0 asks for blanks only.
-        blank: id of the blank.
 
     Returns:
         (B,) float32, in nats. It has first derivatives with respect to `logits` and no second ones.
@@ -66,7 +59,7 @@ def ctc_loss(
     def loss(logits):
         scores = tf.cast(logits, tf.float32)
         frames = tf.sequence_mask(logit_lengths, tf.shape(logits)[1])  # (B, T)
-        emissions, blanks, largest = _emissions(scores, frames, labels, blank)
+        emissions, blanks, largest = _emissions(scores, frames, labels)
         forward, backward, total = _variables(emissions, blanks, labels, label_lengths)
         normaliser = tf.reduce_logsumexp(scores, axis=-1)
         likelihood = total + tf.reduce_sum(tf.where(frames, largest - normaliser, 0.0), axis=-1)
@@ -81,7 +74,7 @@ def ctc_loss(
             size = tf.shape(scores)[-1]
             expected = occupancy @ tf.one_hot(labels, size)  # (B, T, V)
             silent = 1.0 - tf.reduce_sum(occupancy, axis=-1, keepdims=True)
-            expected += silent * tf.one_hot(blank, size)
+            expected += silent * tf.one_hot(0, size)
             counted = frames & possible[:, None]
             found = tf.where(counted[..., None], tf.nn.softmax(scores) - expected, 0.0) * upstream[:, None, None]
             message = "The CTC loss has no second derivatives."
@@ -92,7 +85,7 @@ def ctc_loss(
     return loss(logits)
 
 
-def _emissions(scores, frames, labels, blank):
+def _emissions(scores, frames, labels):
     """What each frame says for the row's symbols and for the blank, relative to the largest of them.
 
     So the variables stay near zero on the likely alignments, where float32 is finest. After a row's last frame
@@ -102,7 +95,7 @@ def _emissions(scores, frames, labels, blank):
         (T, B, L) for symbols, (T, B, 1) for the blank, and what was subtracted (B, T).
     """
     symbols = tf.gather(scores, labels, axis=2, batch_dims=1)  # (B, T, L)
-    blanks = scores[..., blank, None]
+    blanks = scores[..., :1]
     largest = tf.maximum(tf.reduce_max(tf.concat([symbols, blanks], axis=2), axis=2), IMPOSSIBLE)
     frames = frames[..., None]
     symbols = tf.where(frames, tf.maximum(symbols - largest[..., None], IMPOSSIBLE), IMPOSSIBLE)

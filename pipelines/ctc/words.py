@@ -12,7 +12,6 @@ def word_list(
     size: int,
     separator: int,
     penalty: float,
-    bonus: float = 0.0,
 ) -> Automaton:
     """Takes `penalty` off for every word that is not in the list, as soon as its symbols leave the list.
 
@@ -24,7 +23,6 @@ def word_list(
         size: V, ids with the blank.
         separator: the id between words.
         penalty: in nats, not negative; a large one (1e4) allows nothing but the list.
-        bonus: in nats, for every known word.
 
     Raises:
         ValueError: a word is empty or holds an id that no word can hold.
@@ -51,7 +49,7 @@ def word_list(
             scores[node, symbol], following[node, symbol] = 0.0, child
     # A word ends at a separator or with the text; an unknown one has been paid for.
     closing = [0, separator]
-    scores[np.ix_(sorted(ends), closing)] = bonus
+    scores[np.ix_(sorted(ends), closing)] = 0.0
     scores[0, closing] = 0.0
     following[:, closing] = 0
     return Automaton(scores, following)

@@ -5,7 +5,7 @@ import tensorflow as tf
 from tensorflow.core.framework import op_def_pb2
 from tensorflow.python.client import pywrap_tf_session
 
-from pipelines.ctc import align, greedy, ngram, prefix_beam_search, word_list
+from pipelines.ctc import greedy, ngram, prefix_beam_search, word_list
 from pipelines.export import session
 from tests.pipelines.ctc.reference import random_log_probs
 
@@ -25,9 +25,8 @@ BIASES = [
 def decode(log_probs, lengths):
     best = greedy(log_probs, lengths)
     found = prefix_beam_search(log_probs, lengths, beams=4, top=2, biases=BIASES)
-    frames = align(log_probs, lengths, found.ids[:, 0], found.lengths[:, 0])
     answers = {f"greedy_{name}": value for name, value in best._asdict().items()}
-    return answers | {f"beam_{name}": value for name, value in found._asdict().items()} | {"frames": frames}
+    return answers | {f"beam_{name}": value for name, value in found._asdict().items()}
 
 
 def requests():
