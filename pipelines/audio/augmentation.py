@@ -1,7 +1,6 @@
 """Random changes of training clips, on the data pipeline and reproducible.
 
-    audio = augment(audio, seed, config)                # one clip, before it is batched: its length may change
-    audio = augment(audio, seed, config, background)    # the noise is a stretch of this recording
+    audio = augment(audio, seed, config)    # one clip, before it is batched: its length may change
 
 What becomes of a clip depends on its own seed alone: not on what shares its batch, on threads or on the replica.
 """
@@ -12,20 +11,18 @@ from pipelines.audio.config import Augmentation
 from pipelines.audio.resampling import resample
 
 # Which of a clip's random numbers decides on what. The places are fixed, so that switching one change on leaves the
-# others as they were.
-_SPEED, _NOISE, _RATIO, _PLACE, _GAIN, _DRAWS = range(6)
+# others as they were, and that a run can be repeated: the fourth number decides on nothing any more.
+_SPEED, _NOISE, _RATIO, _, _GAIN, _DRAWS = range(6)
 
 
 @tf.autograph.experimental.do_not_convert  # nothing to convert, and tracing is much quicker
-def augment(audio: tf.Tensor, seed: tf.Tensor, config: Augmentation, background: tf.Tensor | None = None) -> tf.Tensor:
+def augment(audio: tf.Tensor, seed: tf.Tensor, config: Augmentation) -> tf.Tensor:
     """Changes a clip as the configuration says.
 
     Args:
         audio: (n,) float32.
         seed: (2,) integers, one pair for each clip: from the run's seed, the epoch and the example.
         config: What is on.
-        background: Sounds to add, (m,) float32 with m > 0 of the clip's rate, such as other clips joined end to end;
-            None: white noise.
 
     Returns:
         (n',) float32; n' is n but for a change of speed. It may exceed full scale, as nothing is cut off.
@@ -37,10 +34,8 @@ def augment(audio: tf.Tensor, seed: tf.Tensor, config: Augmentation, background:
         ratio = config.least_snr + draws[_RATIO] * (config.most_snr - config.least_snr)
 
         def noisy():
-            if background is None:  # from another seed than the draws, or it would begin with their numbers
-                noise = tf.random.stateless_normal(tf.shape(audio), seed + [0, 1 << 30])
-            else:
-                noise = stretch(background, tf.size(audio), draws[_PLACE])
+            # From another seed than the draws, or it would begin with their numbers.
+            noise = tf.random.stateless_normal(tf.shape(audio), seed + [0, 1 << 30])
             return add_noise(audio, noise, ratio)
 
         audio = tf.cond(draws[_NOISE] < config.noise, noisy, lambda: tf.identity(audio))
@@ -54,13 +49,6 @@ def change_speed(audio: tf.Tensor, draw: tf.Tensor, most: float) -> tf.Tensor:
     percents = round(100 * most)
     change = tf.cast(tf.floor(draw * (2 * percents + 1)), tf.int32) - percents
     return resample(audio, 100 + change, 100)
-
-
-def stretch(background: tf.Tensor, size: tf.Tensor, draw: tf.Tensor) -> tf.Tensor:
-    """So many samples of (m,), from the place that the draw says; where they end they begin anew."""
-    length = tf.size(background)
-    start = tf.cast(tf.floor(draw * tf.cast(length, tf.float32)), tf.int32)
-    return tf.gather(background, (start + tf.range(size)) % length)
 
 
 def add_noise(audio: tf.Tensor, noise: tf.Tensor, ratio: tf.Tensor) -> tf.Tensor:

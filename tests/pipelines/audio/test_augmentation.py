@@ -6,21 +6,19 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.audio import augmentation
 from pipelines.audio.augmentation import augment
 from pipelines.audio.config import Augmentation
 from pipelines.errors import UserError
 
 RNG = np.random.default_rng(0)
 CLIP = (0.3 * np.sin(2 * np.pi * 440 * np.arange(4000) / 16000)).astype(np.float32)
-TAPE = RNG.normal(size=9000).astype(np.float32)
 EVERYTHING = Augmentation(speed=0.1, noise=0.8, gain=6)
 ALONE = [Augmentation(speed=0.1), Augmentation(noise=1.0), Augmentation(gain=12), EVERYTHING]
 PARTS = {"speed": Augmentation(speed=0.2), "noise": Augmentation(noise=1.0), "gain": Augmentation(gain=12)}
 
 
-def changed(config, index, background=None, audio=CLIP, epoch=7):
-    return augment(tf.constant(audio), tf.constant([epoch, index]), config, background).numpy()
+def changed(config, index, audio=CLIP, epoch=7):
+    return augment(tf.constant(audio), tf.constant([epoch, index]), config).numpy()
 
 
 def power(x):
@@ -32,16 +30,15 @@ def test_all_is_off_by_default():
 
 
 @pytest.mark.parametrize("config", ALONE, ids=str)
-@pytest.mark.parametrize("background", [None, TAPE], ids=["white", "tape"])
-def test_a_clip_depends_on_its_own_seed_alone(config, background):
-    alone = [changed(config, i, background) for i in range(8)]
+def test_a_clip_depends_on_its_own_seed_alone(config):
+    alone = [changed(config, i) for i in range(8)]
     assert len({clip.tobytes() for clip in alone}) >= 6
     clips = tf.data.Dataset.range(8).map(
-        lambda i: augment(CLIP, tf.stack([7, tf.cast(i, tf.int32)]), config, background), num_parallel_calls=4
+        lambda i: augment(CLIP, tf.stack([7, tf.cast(i, tf.int32)]), config), num_parallel_calls=4
     )
     for clip, expected in zip(clips.as_numpy_iterator(), alone, strict=True):
         np.testing.assert_allclose(clip, expected, rtol=1e-4, atol=1e-6)  # a graph may multiply in another order
-    assert any(not np.array_equal(changed(config, i, background, epoch=8), alone[i]) for i in range(2))
+    assert any(not np.array_equal(changed(config, i, epoch=8), alone[i]) for i in range(2))
 
 
 def test_one_change_leaves_the_draws_of_the_others_alone():
@@ -65,31 +62,16 @@ def test_speed_moves_length_and_pitch_alike():
     assert len(lengths) > 15 and min(lengths) == 3637 and max(lengths) == 4445
 
 
-@pytest.mark.parametrize("background", [None, TAPE], ids=["white", "tape"])
-def test_noise_is_as_loud_as_the_ratio_says(background):
+def test_noise_is_as_loud_as_the_ratio_says():
     config = Augmentation(noise=1.0, least_snr=5, most_snr=25)
     ratios, noises = [], []
     for index in range(80):
-        noise = changed(config, index, background) - CLIP
+        noise = changed(config, index) - CLIP
         ratios.append(10 * np.log10(power(CLIP) / power(noise)))
         noises.append(noise / np.sqrt(power(noise)))
     assert 4.99 < min(ratios) < 8 and 22 < max(ratios) < 25.01
     assert abs(np.mean(ratios) - 15) < 3
     assert abs(np.corrcoef(noises[0], noises[1])[0, 1]) < 0.1  # a noise of its own for each
-
-
-def test_the_background_is_a_stretch_of_the_tape_and_goes_round():
-    config = Augmentation(noise=1.0)
-    for tape in (TAPE, TAPE[:700]):
-        for index in range(10):
-            noise = changed(config, index, tape) - CLIP
-            long = np.tile(tape, 3 + 4000 // len(tape))
-            match = np.correlate(long, noise, "valid")
-            start = int(match.argmax())
-            stretch = long[start : start + 4000]
-            np.testing.assert_allclose(noise, stretch * np.sqrt(power(noise) / power(stretch)), atol=1e-5)
-        ends = augmentation.stretch(tape, 5, tf.constant(0.99999994)).numpy()
-        np.testing.assert_array_equal(ends[1:], tape[:4])
 
 
 def test_noise_comes_with_its_probability():
@@ -105,9 +87,7 @@ def test_gain_is_within_its_decibels_either_way():
 
 def test_silence_stays_silence_and_finite():
     silence = np.zeros(100, np.float32)
-    for background in (None, TAPE, np.zeros(5, np.float32)):
-        np.testing.assert_array_equal(changed(PARTS["noise"], 1, background, silence), 0)
-    np.testing.assert_array_equal(changed(PARTS["noise"], 1, np.zeros(5, np.float32)), CLIP)
+    np.testing.assert_array_equal(changed(PARTS["noise"], 1, silence), 0)
 
 
 @settings(max_examples=25, deadline=None)
