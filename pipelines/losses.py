@@ -50,7 +50,7 @@ def distillation(logits, teacher_logits, temperature=1.0):
         (...), float32.
     """
     ours, theirs = (
-        log_probabilities - ops.logsumexp(log_probabilities, axis=-1, keepdims=True)
-        for log_probabilities in (ops.cast(found, "float32") / temperature for found in (logits, teacher_logits))
+        scaled - ops.logsumexp(scaled, axis=-1, keepdims=True)
+        for scaled in (ops.cast(found, "float32") / temperature for found in (logits, teacher_logits))
     )
     return temperature**2 * ops.sum(ops.exp(theirs) * (theirs - ours), axis=-1)

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from pipelines.task import Report
 
+EVERY = 10  # steps between two points of a training curve
+
 
 class Monitor:
     """Writes a run's TensorBoard logs.
@@ -16,14 +18,12 @@ class Monitor:
     Args:
         logs: Directory that gets `train/` and `validation/`.
         profile: First and last step to profile; (0, 0) for none.
-        every: Steps between two points of a training curve.
     """
 
-    def __init__(self, logs: Path, profile: tuple[int, int] = (0, 0), every: int = 10):
+    def __init__(self, logs: Path, profile: tuple[int, int] = (0, 0)):
         self._train_directory = str(logs / "train")
         self._train = tf.summary.create_file_writer(self._train_directory)
         self._validation = tf.summary.create_file_writer(str(logs / "validation"))
-        self._every = every
         self._profile = profile
         self._profiling = False
 
@@ -39,7 +39,7 @@ class Monitor:
 
     def step(self, step: int, scalars: Mapping[str, float]) -> None:
         """Records one training step. Call it after the step."""
-        if step % self._every == 0:
+        if step % EVERY == 0:
             with self._train.as_default(step=step):
                 for name, value in scalars.items():
                     tf.summary.scalar(name, value)

@@ -227,11 +227,11 @@ def _reading(sample_rate: int, most_seconds: float | None) -> tf.types.experimen
     return read.get_concrete_function(tf.TensorSpec([], tf.string))
 
 
-def bucket_lengths(lengths: np.ndarray, sample_rate: int, count: int = 4) -> tuple[int, ...]:
+def bucket_lengths(lengths: np.ndarray, sample_rate: int) -> tuple[int, ...]:
     """The few numbers of samples, ascending, to which clips of these lengths are filled up so that padding is least."""
     tenth = sample_rate / 10
     tenths = np.ceil(np.asarray(lengths) / tenth).astype(np.int64)
-    return tuple(math.ceil(n * tenth) for n in bucket_boundaries(tenths, int(tenths.max()), count))
+    return tuple(math.ceil(n * tenth) for n in bucket_boundaries(tenths, int(tenths.max())))
 
 
 def batch_count(lengths: np.ndarray, boundaries: Sequence[int], batch_size: int) -> int:

@@ -23,6 +23,7 @@ MEGABYTE = 1 << 20
 LARGEST_SIDE = 224  # that is taken by itself, where nobody says how large pictures shall be
 TEXT = tf.TensorSpec([], tf.string)
 LOOKED_AT = 20  # pictures from which size and channels are taken
+MEASURED = 10_000  # pictures from which mean and standard deviation are taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,9 +243,9 @@ def shuffled_order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng(epoch_seed(seed, epoch)).permutation(count)
 
 
-def channel_statistics(pictures: Pictures, size: int, channels: int, most: int = 10_000) -> tuple[list, list]:
+def channel_statistics(pictures: Pictures, size: int, channels: int) -> tuple[list, list]:
     """Mean and standard deviation of each channel on a scale from 0 to 1, over some pictures spread evenly."""
-    chosen = np.unique(np.linspace(0, len(pictures) - 1, min(most, len(pictures))).astype(int))
+    chosen = np.unique(np.linspace(0, len(pictures) - 1, min(MEASURED, len(pictures))).astype(int))
     read = reader(pictures, size, channels)
     total, squares = np.zeros(channels), np.zeros(channels)
     for part in np.array_split(chosen, -(-len(chosen) // 100)):

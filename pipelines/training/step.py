@@ -145,10 +145,10 @@ class TrainStep:
         applied = tf.constant(True)
         if self.loss_scale:
             applied = tf.math.is_finite(norm)
-            tf.cond(applied, lambda: self._update(gradients, norm, state), lambda: None)
+            tf.cond(applied, lambda: self._update(gradients, state), lambda: None)
             self.loss_scale.follow(applied)
         else:
-            self._update(gradients, norm, state)
+            self._update(gradients, state)
         sums, wishes = self.distribution.first((sums, wishes))
         return {"sums": sums, "gradient_norm": norm, "learning_rate": rate, "wishes": wishes, "applied": applied}
 
@@ -209,7 +209,7 @@ class TrainStep:
         replica = tf.cast(self.distribution.replica(), variable.value.dtype)
         return tf.stack([replica * SEED_STRIDE, tf.zeros_like(replica)])
 
-    def _update(self, gradients, norm, state):
+    def _update(self, gradients, state):
         extended = self.distribution.strategy.extended
         learning = list(itertools.compress(self.model.trainable_variables, self._learning()))
         self.distribution.strategy.run(lambda gradients: self.optimizer.apply(gradients, learning), args=(gradients,))
