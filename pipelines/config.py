@@ -51,10 +51,7 @@ class OptimizerConfig:
         """Raises UserError for values out of range."""
         names = [field.name for field in dataclasses.fields(self) if field.name != "schedule"]
         require_at_least(0, self, *names, prefix="optimizer.")
-        for name in ("beta_1", "beta_2", "average_decay"):
-            if getattr(self, name) >= 1:
-                flag = f"--optimizer.{name}".replace("_", "-")
-                raise UserError(f"{flag} {getattr(self, name)}: takes a number from 0 to below 1")
+        require_share(self, "beta_1", "beta_2", "average_decay", prefix="optimizer.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,12 +140,23 @@ class TrainConfig:
         """Raises UserError for values that are of the right type and yet make no sense. Apps add their own."""
         require_at_least(1, self, "epochs", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints")
         require_at_least(0, self, "seed", "max_steps", "max_minutes", "validate_every", "rendezvous_seconds")
+        require_at_most(2**32 - 1, self, "seed")  # what NumPy takes
         require_at_least(0, self.early_stopping, "patience", prefix="early_stopping.")
         self.optimizer.check()
         self.profiled_steps()
         self.device_names()
         if (self.validation or self.test) and not self.train:
             raise UserError("--validation and --test go with --train; a named data set has its own")
+
+    def own_files(self) -> dict[str, tuple[Path, ...]]:
+        """The user's own files by split, `train` first; none of those that were not given."""
+        given = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: paths for split, paths in given.items() if paths}
+
+    def unknown_dataset(self, known: Sequence[str]) -> UserError:
+        """What to raise where the data set is none of those that are known."""
+        hint = nearest(self.dataset, known)
+        return UserError(f"--dataset {self.dataset}: unknown{hint}; for your own files use --train")
 
     def device_names(self) -> tuple[str, ...]:
         """The devices that `devices` names; none where it is empty."""
@@ -181,8 +189,33 @@ def require_at_least(least: float, config: Any, *names: str, prefix: str = "") -
     """Raises UserError for the first of the named fields whose value is below `least`."""
     for name in names:
         if getattr(config, name) < least:
-            flag = f"--{prefix}{name}".replace("_", "-")
-            raise UserError(f"{flag} {getattr(config, name)}: takes a number from {least} on")
+            raise UserError(f"{_flag(prefix, name)} {getattr(config, name)}: takes a number from {least} on")
+
+
+def require_at_most(most: float, config: Any, *names: str, prefix: str = "") -> None:
+    """Raises UserError for the first of the named fields whose value is above `most`."""
+    for name in names:
+        if getattr(config, name) > most:
+            raise UserError(f"{_flag(prefix, name)} {getattr(config, name)}: takes a number up to {most}")
+
+
+def require_share(config: Any, *names: str, prefix: str = "") -> None:
+    """Raises UserError for the first of the named fields whose value is not from 0 to below 1."""
+    for name in names:
+        if not 0 <= getattr(config, name) < 1:
+            raise UserError(f"{_flag(prefix, name)} {getattr(config, name)}: takes a share from 0 to below 1")
+
+
+def require_ascending(config: Any, name: str, most: int | None = None) -> None:
+    """Raises UserError unless the lengths that the field lists are above 0, ascending, and no more than `most`."""
+    lengths = getattr(config, name)
+    if list(lengths) != sorted(set(lengths)) or any(n < 1 or n > (most or n) for n in lengths):
+        limit = "" if most is None else f" up to {most}"
+        raise UserError(f"{_flag('', name)} {' '.join(map(str, lengths))}: takes ascending lengths from 1 on{limit}")
+
+
+def _flag(prefix: str, name: str) -> str:
+    return f"--{prefix}{name}".replace("_", "-")
 
 
 # Values that mean "choose for me". On resume they stay with what was chosen.

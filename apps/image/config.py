@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
+from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least, require_share
 from pipelines.errors import UserError
 from pipelines.image.config import Augmentation
 from pipelines.options import EvaluateOptions, ExportOptions, PredictOptions
@@ -96,13 +96,8 @@ class ImageConfig(TrainConfig):
             raise UserError("--model.blocks takes how many blocks each stage has, such as 2 2 2")
         if self.model.backbone and self.channels == 1:
             raise UserError("--model.backbone takes pictures in colour: leave --channels out")
-        for name, share in (
-            ("label-smoothing", self.label_smoothing),
-            ("model.dropout", self.model.dropout),
-            ("model.stochastic-depth", self.model.stochastic_depth),
-        ):
-            if not 0 <= share < 1:
-                raise UserError(f"--{name} {share}: takes a share from 0 to below 1")
+        require_share(self, "label_smoothing")
+        require_share(self.model, "dropout", "stochastic_depth", prefix="model.")
 
 
 def check_size(config: ImageConfig) -> None:

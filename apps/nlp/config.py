@@ -17,7 +17,15 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from apps.nlp.recipes import RECIPES
-from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
+from pipelines.config import (
+    EarlyStoppingConfig,
+    OptimizerConfig,
+    TrainConfig,
+    require_ascending,
+    require_at_least,
+    require_at_most,
+    require_share,
+)
 from pipelines.errors import UserError
 from pipelines.options import ExportOptions, PredictOptions
 
@@ -96,7 +104,7 @@ class NlpConfig(TrainConfig):
     class_weights: Literal["none", "balanced"] = "none"
     # What a text is cut into: SentencePiece's pieces of words, or characters.
     units: Literal["pieces", "characters"] = "pieces"
-    # Take capitals for small letters; a language model writes them, and so never does.
+    # With --units pieces, take capitals for small letters; a language model writes them, and so never does.
     fold_case: bool = True
     # Symbols in the vocabulary; 0 takes 8,000 pieces, or fewer where the text has fewer.
     vocabulary_size: int = 0
@@ -138,14 +146,9 @@ class NlpConfig(TrainConfig):
             raise UserError(f"--model.width {model.width}: takes an even number for each of {model.heads} heads")
         if model.kv_heads and model.heads % model.kv_heads:
             raise UserError(f"--model.kv-heads {model.kv_heads}: takes a divisor of --model.heads {model.heads}")
-        for name, share in (
-            ("model.dropout", model.dropout),
-            ("model.word-dropout", model.word_dropout),
-            ("label-smoothing", self.label_smoothing),
-            ("mask-share", self.mask_share),
-        ):
-            if not 0 <= share < 1:
-                raise UserError(f"--{name} {share}: takes a share from 0 to below 1")
+        require_ascending(self, "buckets", self.max_length)
+        require_share(model, "dropout", "word_dropout", prefix="model.")
+        require_share(self, "label_smoothing", "mask_share")
         if not 0 <= self.distillation.share <= 1 or self.distillation.temperature <= 0:
             raise UserError("--distillation.share takes a share from 0 to 1, --distillation.temperature more than 0")
         if self.teacher and self.task == "pretrain":
@@ -186,6 +189,7 @@ class SamplingConfig:
     def check(self) -> None:
         require_at_least(1, self, "max_tokens")
         require_at_least(0, self, "temperature", "top_k", "seed")
+        require_at_most(2**31 - 1, self, "max_tokens", "seed")  # what the graph takes
         if not 0 < self.top_p <= 1:
             raise UserError(f"--top-p {self.top_p}: takes a share above 0 and up to 1")
 
@@ -231,6 +235,7 @@ class NlpExportOptions(ExportOptions):
     def check(self) -> None:
         super().check()
         require_at_least(self.sampling.max_tokens, self, "most_tokens")
+        require_at_most(2**31 - 1, self, "most_tokens")
 
     def check_run(self, config: NlpConfig) -> None:
         self.sampling.check_run(config)

@@ -172,7 +172,7 @@ def passages(document: str, separator: str | None = None) -> list[str]:
 def _own_text(config: NlpConfig) -> dict[str, Examples]:
     """Text files, of a document each, or tables of documents."""
     found = {}
-    for name, paths in _given(config).items():
+    for name, paths in config.own_files().items():
         documents = [document for path in paths for document in _documents(path, config)]
         texts = documents if config.task == "generate" else [part for text in documents for part in passages(text)]
         found[name] = Examples(tuple(texts), source=" and ".join(map(str, paths)))
@@ -210,7 +210,7 @@ def _documents(path: Path, config: NlpConfig) -> Sequence[str]:
 def _own_rows(config: NlpConfig) -> dict[str, Examples]:
     """Tables of texts and classes, or of pairs and scores."""
     read = _labelled if config.task == "classify" else _scored
-    found = {name: read(paths, config) for name, paths in _given(config).items()}
+    found = {name: read(paths, config) for name, paths in config.own_files().items()}
     train = found["train"]
     if config.task == "classify":
         names = class_names(train, config.multi_label)
@@ -225,11 +225,6 @@ def _own_rows(config: NlpConfig) -> dict[str, Examples]:
         train, validation = _held_out(train, config.seed, multi_label=config.multi_label)
         found = {"train": train, "validation": validation} | {k: v for k, v in found.items() if k != "train"}
     return found
-
-
-def _given(config: NlpConfig) -> dict[str, Sequence[Path]]:
-    given = {"train": config.train, "validation": config.validation, "test": config.test}
-    return {name: paths for name, paths in given.items() if paths}
 
 
 def _columns(config: NlpConfig, *fields: str) -> dict[str, str]:

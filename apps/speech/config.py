@@ -14,7 +14,14 @@ from typing import ClassVar, Literal
 
 from pipelines.audio.config import Augmentation
 from pipelines.audio.headers import LEAST_RATE
-from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
+from pipelines.config import (
+    EarlyStoppingConfig,
+    OptimizerConfig,
+    TrainConfig,
+    require_ascending,
+    require_at_least,
+    require_share,
+)
 from pipelines.errors import UserError
 from pipelines.options import EvaluateOptions, ExportOptions, PredictOptions
 
@@ -151,8 +158,8 @@ class SpeechConfig(TrainConfig):
         if self.vocabulary_size and self.units == "characters":
             raise UserError("--vocabulary-size goes with --units pieces; there are as many characters as are written")
         require_at_least(0.1, self, "most_seconds")
-        if not 0 <= self.model.dropout < 1:
-            raise UserError(f"--model.dropout {self.model.dropout}: takes a share from 0 to below 1")
+        require_ascending(self, "buckets")
+        require_share(self.model, "dropout", prefix="model.")
         if self.model.width % self.model.heads and self.model.encoder == "conformer":
             raise UserError(f"--model.width {self.model.width}: --model.heads {self.model.heads} must divide it")
         if self.model.kernel_size % 2 == 0:

@@ -12,7 +12,14 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from pipelines.config import EarlyStoppingConfig, OptimizerConfig, TrainConfig, require_at_least
+from pipelines.config import (
+    EarlyStoppingConfig,
+    OptimizerConfig,
+    TrainConfig,
+    require_ascending,
+    require_at_least,
+    require_share,
+)
 from pipelines.errors import UserError
 from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions
 
@@ -106,12 +113,9 @@ class TranslateConfig(TrainConfig):
             raise UserError(f"--model.width {width}: takes an even number that --model.heads {heads} divide")
         require_at_least(1, self.model, "encoder_layers", "decoder_layers", "feedforward", prefix="model.")
         require_at_least(4, self, "max_length")
-        if list(self.buckets) != sorted(set(self.buckets)) or any(not 0 < b <= self.max_length for b in self.buckets):
-            raise UserError(f"--buckets takes ascending lengths up to --max-length {self.max_length}")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"--label-smoothing {self.label_smoothing}: takes a share from 0 to below 1")
-        if not 0 <= self.model.dropout < 1:
-            raise UserError(f"--model.dropout {self.model.dropout}: takes a share from 0 to below 1")
+        require_ascending(self, "buckets", self.max_length)
+        require_share(self, "label_smoothing")
+        require_share(self.model, "dropout", prefix="model.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import numpy as np
 
 from apps.translate.config import TranslateConfig
-from pipelines.config import nearest
 from pipelines.downloads import fetch
 from pipelines.errors import UserError
 from pipelines.files import write_atomically
@@ -53,15 +52,12 @@ def splits(config: TranslateConfig, run: Run) -> dict[str, ParallelText]:
         UserError: An unknown data set or language pair, or a missing file.
     """
     if config.train:
-        own = {"train": config.train, "validation": config.validation, "test": config.test}
-        return {name: ParallelText.from_arguments(paths) for name, paths in own.items() if paths}
+        return {name: ParallelText.from_arguments(paths) for name, paths in config.own_files().items()}
     if config.dataset == "sample":
         return _sample(run)
     if config.dataset == "multi30k":
         return _multi30k(config.language_pair)
-    raise UserError(
-        f"--dataset {config.dataset}: unknown{nearest(config.dataset, DATASETS)}; for your own files use --train"
-    )
+    raise config.unknown_dataset(DATASETS)
 
 
 def _sample(run: Run) -> dict[str, ParallelText]:

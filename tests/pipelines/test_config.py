@@ -135,7 +135,18 @@ def test_resume_does_not_stretch_a_cosine():
         resume(resolve("--optimizer.schedule", "cosine"), "--epochs", "9")
 
 
-@pytest.mark.parametrize("flag", ["--epochs=0", "--batch-size=-1", "--seed=-1", "--max-steps=-1", "--profile=7"])
+def test_lengths_ascend():
+    for lengths in ((), (8,), (4, 8)):
+        config.require_ascending(dataclasses.make_dataclass("C", [("buckets", tuple)])(lengths), "buckets", 8)
+    for lengths in ((8, 4), (4, 4), (0, 4), (4, 9)):
+        found = dataclasses.make_dataclass("C", [("buckets", tuple)])(lengths)
+        with pytest.raises(UserError, match=f"--buckets {lengths[0]} {lengths[1]}: takes ascending lengths .*up to 8"):
+            config.require_ascending(found, "buckets", 8)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--epochs=0", "--batch-size=-1", "--seed=-1", "--seed=4294967296", "--max-steps=-1", "--profile=7"]
+)
 def test_values_out_of_range(flag):
     with pytest.raises(UserError, match=flag.split("=")[0]):
         resolve(flag).check()
@@ -157,7 +168,7 @@ def test_values_out_of_range(flag):
     ],
 )
 def test_an_optimizer_out_of_range(flag):
-    with pytest.raises(UserError, match=f"^{flag.split('=')[0]} .*: takes a number from 0"):
+    with pytest.raises(UserError, match=f"^{flag.split('=')[0]} .*: takes a (number|share) from 0"):
         resolve(flag).check()
     resolve(f"{flag.split('=')[0]}=0").check()
 

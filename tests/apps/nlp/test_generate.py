@@ -17,6 +17,7 @@ from apps.nlp.tasks.common import load_vocabulary, make_vocabulary
 from apps.nlp.windows import token_stream, window_count, windows
 from pipelines import commands
 from pipelines.batching import WHOLE, Shard
+from pipelines.errors import UserError
 from pipelines.runs import Run
 from pipelines.text.character_tokenizer import CharacterTokenizer
 from pipelines.trained import restore
@@ -64,6 +65,13 @@ def restored(trained):
 
 DOCUMENTS = ("ab\nc", "", "ca\n\nb")
 LETTERS = CharacterTokenizer("\nabc")
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "seed"])
+def test_numbers_that_the_graph_does_not_take_are_refused(name):
+    SamplingConfig(**{name: 2**31 - 1}).check()
+    with pytest.raises(UserError, match=f"--{name.replace('_', '-')} 2147483648: takes a number up to"):
+        SamplingConfig(**{name: 2**31}).check()
 
 
 def test_the_stream_is_all_documents_with_ends_around_them():

@@ -21,6 +21,7 @@ from pipelines.errors import UserError
         ({"model": ModelConfig(dropout=1)}, "--model.dropout 1"),
         ({"model": ModelConfig(layers=0)}, "--model.layers"),
         ({"most_seconds": 0}, "--most-seconds"),
+        ({"buckets": (20000, 10000)}, "--buckets 20000 10000: takes ascending"),
         ({"vocabulary_size": 100}, "--units pieces"),
     ],
 )
