@@ -120,7 +120,7 @@ class Run:
 
     def write_metrics(self, metrics: Mapping) -> None:
         """Writes `metrics.json`. `splits` are added to those measured before; the rest is replaced."""
-        known = json.loads(self.metrics_file.read_text()) if self.metrics_file.exists() else {}
+        known = json.loads(self.metrics_file.read_text("utf-8")) if self.metrics_file.exists() else {}
         values = dict(metrics) | {"splits": known.get("splits", {}) | metrics.get("splits", {})}
         write_atomically(self.metrics_file, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 

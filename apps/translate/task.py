@@ -30,6 +30,7 @@ from pipelines.batching import bucket_boundaries
 from pipelines.config import override
 from pipelines.errors import UserError
 from pipelines.export.servable import Servable
+from pipelines.files import write_atomically
 from pipelines.interpretation import attention_heatmap
 from pipelines.task import Report, Task, chosen_splits
 from pipelines.text import parallel
@@ -65,9 +66,7 @@ class TranslateTask(Task):
             sentences, self._model_file, self.config.vocabulary_size, self.config.vocabulary_type
         )
         tokenizer = Tokenizer(self._model_file)
-        lengths = np.maximum(
-            *(tokenizer.tokenize(tf.constant(side)).row_lengths().numpy() for side in zip(*sample, strict=True))
-        )
+        lengths = _lengths(tokenizer, sample)
         longest = self.config.max_length
         if lengths.min() > longest:
             raise UserError(f"all pairs are longer than --max-length {longest}; the shortest takes {lengths.min()}")
@@ -75,9 +74,12 @@ class TranslateTask(Task):
         left_out = float((lengths > buckets[-1]).mean())
         if left_out:
             print(f"{left_out:.2%} of the pairs are longer than {buckets[-1]} pieces and left out of training")
+        if _lengths(tokenizer, self._validation).min() > buckets[-1]:
+            raise UserError(f"all validation pairs are longer than {buckets[-1]} pieces; raise --max-length")
         self.config = override(self.config, {"vocabulary_size": size, "buckets": buckets})
-        self._fingerprint_file.write_text(self._fingerprint + "\n")
-        self._examples_file.write_text("".join(f"{source}\n" for source, _ in self._validation[: 2 * EXAMPLES]))
+        write_atomically(self._fingerprint_file, self._fingerprint + "\n")
+        examples = "".join(f"{source}\n" for source, _ in self._validation[: 2 * EXAMPLES])
+        write_atomically(self._examples_file, examples)
         return self.config
 
     @property
@@ -134,7 +136,7 @@ class TranslateTask(Task):
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
         text, found, _ = self._train
-        expected = self._fingerprint_file.read_text().strip()
+        expected = self._fingerprint_file.read_text("utf-8").strip()
         if expected != self._fingerprint:
             raise UserError(
                 f"{text}: not what this run was trained on ({expected}; now {self._fingerprint}); "
@@ -174,12 +176,11 @@ class TranslateTask(Task):
         }
 
     def report(self, model: keras.Model) -> Report:
-        pairs = self._validation[:VALIDATION_DECODED]
         translator = self._translator(model, GREEDY)
-        rows = translator.tokenize([source for source, _ in pairs])
-        kept = [i for i, row in enumerate(rows) if len(row) <= translator.limit]
+        rows = translator.tokenize([source for source, _ in self._validation])
+        kept = [i for i, row in enumerate(rows) if len(row) <= translator.limit][:VALIDATION_DECODED]
         answers = [best.text for best, *_ in translator.translate([rows[i] for i in kept], self.config.batch_size)]
-        pairs = [pairs[i] for i in kept]
+        pairs = [self._validation[i] for i in kept]
         found = scores(answers, [reference for _, reference in pairs])
         shown = list(zip(pairs, answers, strict=True))[:SHOWN]
         rows = [[cell.replace("|", "&#124;") for cell in (*pair, answer)] for pair, answer in shown]
@@ -296,7 +297,7 @@ class TranslateTask(Task):
 
         # Lengths and batches as they will come: one text, and several with an empty one.
         limit = translator.limit
-        sources = self._examples_file.read_text().split("\n")[:-1]
+        sources = self._examples_file.read_text("utf-8").split("\n")[:-1]
         kept = [s for s, ids in zip(sources, translator.tokenize(sources), strict=True) if len(ids) <= limit]
         several = np.array([*kept[:EXAMPLES], ""], object)
         examples = [{"text": several[:1]}, {"text": several}]
@@ -305,6 +306,12 @@ class TranslateTask(Task):
             {"serving_default": examples, "explain": examples[:1]},
             [self.tokenizer],
         )
+
+
+def _lengths(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """(N,) pieces of the longer side of each pair."""
+    sides = zip(*pairs, strict=True)
+    return np.maximum(*(tokenizer.tokenize(tf.constant(side)).row_lengths().numpy() for side in sides))
 
 
 def _as_json(translations: Sequence[Translation]) -> dict:

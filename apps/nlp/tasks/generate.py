@@ -161,7 +161,7 @@ class GenerateTask(Task):
         return {"perplexity": math.exp(min(means["loss"], 700.0))}
 
     def report(self, model: keras.Model) -> Report:
-        prompts = json.loads(self._prompts_file.read_text())[:SHOWN]
+        prompts = json.loads(self._prompts_file.read_text("utf-8"))[:SHOWN]
         generator = self._generator(model, SamplingConfig())
         texts = generator.continuations(prompts, range(len(prompts)), SHOWN_TOKENS)
         shown = [f"**{_quoted(prompt)}**\n\n{_quoted(text)}" for prompt, text in zip(prompts, texts, strict=True)]
@@ -261,7 +261,7 @@ class GenerateTask(Task):
             return {"tokens": tokens, "log_probability": log_probability}
 
         # Lengths and batches as they will come: one prompt, and several with an empty one.
-        several = np.array([*json.loads(self._prompts_file.read_text()), ""], object)
+        several = np.array([*json.loads(self._prompts_file.read_text("utf-8")), ""], object)
         examples = [{"prompt": several[:1]}, {"prompt": several}]
         count = len(several)
         asked = {

@@ -70,7 +70,7 @@ class SimilarityTask(ReadingTask):
 
     def load(self) -> None:
         super().load()
-        about = json.loads(self._scale_file.read_text())
+        about = json.loads(self._scale_file.read_text("utf-8"))
         self.least, self.most = about["least"], about["most"]
         self._embedders = {}
 
@@ -221,7 +221,7 @@ class SimilarityTask(ReadingTask):
             return {"shares": shares, "tokens_a": tokens_a, "tokens_b": tokens_b}
 
         # Lengths and batches as they will come: one pair, and several with an empty text.
-        pairs = np.array([*json.loads(self._examples_file.read_text()), ["", "a"]], object)
+        pairs = np.array([*json.loads(self._examples_file.read_text("utf-8")), ["", "a"]], object)
         examples = [{"text_a": rows[:, 0], "text_b": rows[:, 1]} for rows in (pairs[:1], pairs)]
         return Servable(
             {"serving_default": similarity, "embed": embed, "explain": explain},
