@@ -7,6 +7,10 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from pipelines.errors import UserError
+
+NAMED = 12  # classes that a message lists
+
 
 def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """How often each class was taken for each. Counts of several batches may be added up.
@@ -29,6 +33,16 @@ def confusion_counts(labels: np.ndarray, predicted: np.ndarray, classes: int) ->
         if wrong := values[(values < 0) | (values >= classes)].tolist():
             raise ValueError(f"Each {name} must be in [0, {classes}). Received: {wrong[0]}")
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def require_classes(source: str, found: Sequence[str], trained: Sequence[str]) -> None:
+    """Raises UserError unless the classes of training data, in their order, are those that a run was trained on."""
+    if list(found) != list(trained):
+        names, others = (", ".join(part[:NAMED]) + (" ..." if len(part) > NAMED else "") for part in (found, trained))
+        raise UserError(
+            f"{source}: {names} are not the classes this run was trained on ({others}); restore them, or choose a new "
+            "--run-dir"
+        )
 
 
 def accuracy(counts: np.ndarray) -> float:

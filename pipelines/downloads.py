@@ -37,20 +37,16 @@ def fetch(path: str, url: str, sha256: str) -> Path:
         UserError: the copy under ESPALIER_DATA differs, the download failed or delivered something else, or
             the cache cannot be written.
     """
-    data_directory = os.environ.get(DATA_VARIABLE)
-    if data_directory:
-        provided = Path(data_directory).expanduser() / path
-        if provided.is_file():
-            found = _sha256_of(provided)
-            if found != sha256:
-                raise UserError(
-                    f"{provided}: not the expected file (sha256 {found}, expected {sha256}); "
-                    f"replace it with {url}, or remove it to have it downloaded"
-                )
-            return provided
+    if file := provided(path):
+        found = _sha256_of(file)
+        if found != sha256:
+            raise UserError(
+                f"{file}: not the expected file (sha256 {found}, expected {sha256}); "
+                f"replace it with {url}, or remove it to have it downloaded"
+            )
+        return file
 
-    cache = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/espalier").expanduser()
-    cached = cache / path
+    cached = cache() / path
     if cached.is_file() and _sha256_of(cached) == sha256:
         return cached
     try:
@@ -74,6 +70,18 @@ def fetch(path: str, url: str, sha256: str) -> Path:
             )
         os.replace(downloaded, cached)
     return cached
+
+
+def provided(path: str) -> Path | None:
+    """The file of that name under ESPALIER_DATA, unverified; None where there is none."""
+    directory = os.environ.get(DATA_VARIABLE)
+    file = Path(directory).expanduser() / path if directory else None
+    return file if file and file.is_file() else None
+
+
+def cache() -> Path:
+    """The directory of what was downloaded or made; it need not exist yet."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/espalier").expanduser()
 
 
 def _download(path: str, url: str, directory: Path) -> Path:

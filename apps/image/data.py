@@ -1,9 +1,6 @@
 """Where pictures come from: the embedded sample, public data sets, a folder a class, or a CSV of path,label."""
 
-import csv
 import gzip
-import io
-import os
 import pickle
 import tarfile
 from collections.abc import Sequence
@@ -13,9 +10,10 @@ import numpy as np
 
 from apps.image.config import ImageConfig
 from pipelines.config import nearest
-from pipelines.downloads import DATA_VARIABLE, fetch
+from pipelines.downloads import fetch, provided
 from pipelines.errors import UserError
 from pipelines.image.pictures import Pictures
+from pipelines.text.tables import read_table, report
 
 DATASETS = ("sample", "fashion_mnist", "cifar10")
 FASHION_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
@@ -27,6 +25,7 @@ FASHION_SHA256 = {
 }
 FASHION_CLASSES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 CIFAR10_JPEGS = "cifar10-jpg/cifar10-jpg.tar.gz"
+CIFAR10_JPEGS_SHA256 = "caee4964ee157074cd166f19fc57801edbb2493096149057c636738291eee788"
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 CIFAR10_SHA256 = "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -50,9 +49,7 @@ def splits(config: ImageConfig) -> dict[str, Pictures]:
         )
     if config.dataset == "cifar10":
         return _with_validation(_cifar10(), config.seed)
-    raise UserError(
-        f"--dataset {config.dataset}: unknown{nearest(config.dataset, DATASETS)}; for your own pictures use --train"
-    )
+    raise config.unknown_dataset(DATASETS)
 
 
 def _digits() -> dict[str, Pictures]:
@@ -81,9 +78,8 @@ def _fashion(prefix: str) -> Pictures:
 
 def _cifar10() -> dict[str, Pictures]:
     """Tiny colour pictures of ten classes (Krizhevsky 2009), 32 x 32: as JPEG folders where they are provided."""
-    provided = Path(os.environ.get(DATA_VARIABLE, "")) / CIFAR10_JPEGS
-    if os.environ.get(DATA_VARIABLE) and provided.is_file():
-        return _cifar10_jpegs(provided)
+    if provided(CIFAR10_JPEGS):
+        return _cifar10_jpegs(fetch(CIFAR10_JPEGS, CIFAR10_URL, CIFAR10_JPEGS_SHA256))
     archive = fetch("cifar10/cifar-10-python.tar.gz", CIFAR10_URL, CIFAR10_SHA256)
     batches = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
     with tarfile.open(archive) as tar:
@@ -149,16 +145,15 @@ def _evenly_drawn(labels: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 def _own(config: ImageConfig) -> dict[str, Pictures]:
     """The user's folders or CSV files."""
-    given = {"train": config.train, "validation": config.validation, "test": config.test}
-    train = _read(_only("--train", config.train), None)
+    train = _read(_only("--train", config.train), None, config.on_bad_example)
     if len(train.classes) < 2:
         raise UserError(
             f"{train.source}: holds pictures of one class, {train.classes[0]}, only; there is nothing to tell"
         )
     found = {"train": train}
-    for name in ("validation", "test"):
-        if given[name]:
-            found[name] = _read(_only(f"--{name}", given[name]), train.classes)
+    for name, paths in config.own_files().items():
+        if name != "train":
+            found[name] = _read(_only(f"--{name}", paths), train.classes, config.on_bad_example)
     return _with_validation(found, config.seed)
 
 
@@ -168,13 +163,13 @@ def _only(flag: str, paths: Sequence[Path]) -> Path:
     return paths[0]
 
 
-def _read(path: Path, classes: tuple[str, ...] | None) -> Pictures:
+def _read(path: Path, classes: tuple[str, ...] | None, on_bad_example: str) -> Pictures:
     """Pictures of a folder or CSV file; `classes` are those of training, None where this is it."""
     if path.is_dir():
         return _folder(path, classes)
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
-    return _csv(path, classes)
+    return _csv(path, classes, on_bad_example)
 
 
 def _folder(path: Path, classes: tuple[str, ...] | None) -> Pictures:
@@ -193,29 +188,25 @@ def _folder(path: Path, classes: tuple[str, ...] | None) -> Pictures:
     return Pictures(known, labels, files=[str(f) for found in files.values() for f in found], source=str(path))
 
 
-def _csv(path: Path, classes: tuple[str, ...] | None) -> Pictures:
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline="")))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not readable as CSV: {error}") from None
-    if not rows:
-        raise UserError(f"{path}: no rows; the first line is path,label, then a picture a line")
-    for column in ("path", "label"):
-        if column not in rows[0]:
-            raise UserError(
-                f"{path}: no column '{column}' (there is {', '.join(map(str, rows[0]))}); expected path,label"
-            )
-    for number, row in enumerate(rows, 2):
-        if not row["path"] or not row["label"]:
-            raise UserError(f"{path}, row {number}: needs a path and a label")
-        if classes and row["label"] not in classes:
-            raise UserError(
-                f"{path}, row {number}: label '{row['label']}' is no class of the training pictures"
-                f"{nearest(row['label'], classes)}"
-            )
-    known = classes or tuple(sorted({row["label"] for row in rows}))
-    if missing := [name for name in known if name not in {row["label"] for row in rows}]:
-        print(f"{path}: no pictures of {', '.join(missing)}")
-    labels = np.array([known.index(row["label"]) for row in rows], np.int32)
+def _csv(path: Path, classes: tuple[str, ...] | None, on_bad_example: str) -> Pictures:
+    expected = "a first line path,label"
+    table = read_table([path], {"path": expected, "label": expected}, on_bad_example)
+    files, labels = table.columns["path"], table.columns["label"]
+    known = classes or tuple(sorted(set(labels)))
+    bad = {
+        row: f"label '{label}' is no class of the training pictures{nearest(label, known)}"
+        for row, label in zip(table.rows, labels, strict=True)
+        if label not in known
+    }
+    report(str(path), bad, len(table), on_bad_example)
     # Relative paths start where the file lies.
-    return Pictures(known, labels, files=[str(path.parent / row["path"]) for row in rows], source=str(path))
+    good = [
+        (str(path.parent / file), known.index(label))
+        for file, label in zip(files, labels, strict=True)
+        if label in known
+    ]
+    if missing := [name for name in known if name not in labels]:
+        print(f"{path}: no pictures of {', '.join(missing)}")
+    return Pictures(
+        known, np.array([label for _, label in good], np.int32), files=[file for file, _ in good], source=str(path)
+    )

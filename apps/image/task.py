@@ -42,6 +42,7 @@ class ImageTask(Task):
     config: ImageConfig
     validation_metrics = ("loss", "accuracy")
     takes_files = True
+    classes: tuple[str, ...] = ()  # of this run, once they are loaded
 
     @property
     def _description_file(self) -> Path:
@@ -81,14 +82,17 @@ class ImageTask(Task):
         return f"{self.config.image_size} x {self.config.image_size} x {self.config.channels}"
 
     def load(self) -> None:
-        about = json.loads(self._description_file.read_text())
+        about = json.loads(self._description_file.read_text("utf-8"))
         self.classes = tuple(about["classes"])
         self.statistics = about["mean"], about["deviation"]
         self._forwards = {}
 
     @functools.cached_property
     def _splits(self) -> dict[str, pictures.Pictures]:
-        return data.splits(self.config)
+        found = data.splits(self.config)
+        if self.classes:
+            classification.require_classes(found["train"].source, found["train"].classes, self.classes)
+        return found
 
     @functools.cached_property
     def _train(self) -> pictures.Pictures:

@@ -49,9 +49,11 @@ def classify(train: Examples, validation: Examples, test: Examples, multi_label:
     held_out = vectorizer.transform(validation.texts)
     best = max(STRENGTHS, key=lambda c: models[c].score(held_out, chosen))  # the first of the best
     found = models[best].predict(vectorizer.transform(test.texts))
+    right = found.reshape(len(test), -1) == measured.reshape(len(test), -1)  # of a single label, (N,) and (N, 1)
+    average = "binary" if multi_label and len(names) == 1 else "macro"
     return {
-        "accuracy": float(np.mean((found == measured).reshape(len(test), -1).all(axis=1))),
-        "macro_f1": float(f1_score(measured, found, average="macro", zero_division=0.0)),
+        "accuracy": float(np.mean(right.all(axis=1))),
+        "macro_f1": float(f1_score(measured, found, average=average, zero_division=0.0)),
         "c": best,
     }
 

@@ -4,12 +4,11 @@ Columns are those of `apps.nlp.data.Examples`.
 """
 
 import csv
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from apps.nlp import sample
-from pipelines.downloads import DATA_VARIABLE, fetch
+from pipelines.downloads import DATA_VARIABLE, fetch, provided
 from pipelines.errors import UserError
 
 Columns = dict[str, Sequence]
@@ -94,9 +93,7 @@ def _opinions(file: Path, header: bool = False) -> Columns:
 
 def _ag_news() -> dict[str, Columns]:
     """Titles and first sentences of news of four topics (Zhang et al. 2015); 7,600 to test."""
-    provided = os.environ.get(DATA_VARIABLE)
-    folder = Path(provided or "").expanduser()
-    if provided and (folder / AG_NEWS_PART).is_file() and not (folder / "ag_news" / "train.csv").is_file():
+    if provided(AG_NEWS_PART) and not provided("ag_news/train.csv"):
         train = fetch(AG_NEWS_PART, AG_NEWS_URL + "train.csv", AG_NEWS_PART_SHA256)
     else:
         train = fetch("ag_news/train.csv", AG_NEWS_URL + "train.csv", AG_NEWS_SHA256["train.csv"])
@@ -139,8 +136,8 @@ def _shakespeare() -> dict[str, Columns]:
 
 def _wikitext() -> dict[str, Columns]:
     """Good articles of Wikipedia, cut into tokens (Merity et al. 2017); the training text has to be provided."""
-    path = Path(os.environ.get(DATA_VARIABLE) or "").expanduser() / "wikitext-2" / "train.txt"
-    if not os.environ.get(DATA_VARIABLE) or not path.is_file():
+    path = provided("wikitext-2/train.txt")
+    if not path:
         raise UserError(
             f"--dataset wikitext2: its training text is not there; put {WIKITEXT_URL}train.txt at wikitext-2/train.txt "
             f"under a directory named by {DATA_VARIABLE}, or give text of your own with --train"

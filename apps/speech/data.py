@@ -14,8 +14,7 @@ import numpy as np
 from apps.speech import digits, synthesis
 from apps.speech.config import SpeechConfig
 from pipelines.audio.clips import Clips, measure
-from pipelines.config import nearest
-from pipelines.downloads import CACHE_VARIABLE, DATA_VARIABLE, fetch
+from pipelines.downloads import CACHE_VARIABLE, cache, fetch, provided
 from pipelines.errors import UserError
 
 DATASETS = ("sample", "fsdd", "ljspeech")
@@ -48,9 +47,7 @@ def splits(config: SpeechConfig) -> dict[str, Clips]:
         return digits.splits(config.hold_out_speaker)
     if config.dataset == "ljspeech":
         return _ljspeech()
-    raise UserError(
-        f"--dataset {config.dataset}: unknown{nearest(config.dataset, DATASETS)}; for your own recordings use --train"
-    )
+    raise config.unknown_dataset(DATASETS)
 
 
 def sample_rate(config: SpeechConfig) -> int:
@@ -60,8 +57,7 @@ def sample_rate(config: SpeechConfig) -> int:
 
 def _ljspeech() -> dict[str, Clips]:
     """One speaker reading books (Ito & Johnson 2017); a ninth is held out to test, as there is no official split."""
-    directory = os.environ.get(DATA_VARIABLE)
-    if directory and (Path(directory).expanduser() / LJSPEECH_PART).is_file():
+    if provided(LJSPEECH_PART):
         archive = fetch(LJSPEECH_PART, LJSPEECH_URL, LJSPEECH_PART_SHA256)
         folder = _unpacked(archive, LJSPEECH_PART_SHA256)
     else:
@@ -74,8 +70,7 @@ def _ljspeech() -> dict[str, Clips]:
 
 def _unpacked(archive: Path, sha256: str) -> Path:
     """The folder in the cache into which an archive has been unpacked; made where it is not there yet."""
-    cache = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/espalier").expanduser()
-    folder = cache / "ljspeech" / sha256[:16]
+    folder = cache() / "ljspeech" / sha256[:16]
     if folder.is_dir():
         return folder
     try:
@@ -106,11 +101,9 @@ def _held_out(clips: Clips, share: float, seed: int) -> tuple[Clips, Clips]:
 
 def _own(config: SpeechConfig) -> dict[str, Clips]:
     """The user's manifests or tables."""
-    given = {"train": config.train, "validation": config.validation, "test": config.test}
     found = {
         name: _read(_only(f"--{name}", paths), config.most_seconds, config.on_bad_example)
-        for name, paths in given.items()
-        if paths
+        for name, paths in config.own_files().items()
     }
     if "validation" not in found:
         train, validation = _held_out(found["train"], 1 / 10, config.seed)

@@ -7,7 +7,6 @@ sound of a test string is ever trained on.
 
 import hashlib
 import io
-import os
 import random
 import tarfile
 import wave
@@ -21,7 +20,7 @@ import numpy as np
 from pipelines.audio.clips import Clips, measure
 from pipelines.audio.writing import write_wav
 from pipelines.config import nearest
-from pipelines.downloads import DATA_VARIABLE, fetch
+from pipelines.downloads import fetch, provided
 from pipelines.errors import UserError
 
 SAMPLE_RATE = 8000
@@ -108,10 +107,8 @@ def _strings(recordings: Sequence[Recording], count: int, rng: random.Random) ->
 
 
 def _recordings() -> list[Recording]:
-    directory = os.environ.get(DATA_VARIABLE)
-    provided = Path(directory).expanduser() / PROVIDED if directory else None
-    if provided and provided.is_file():
-        archive, files = provided, _untarred(provided)
+    if archive := provided(PROVIDED):
+        files = _untarred(archive)
     else:
         archive = fetch(f"fsdd/{REVISION}.zip", URL, ZIP_SHA256)
         files = _unzipped(archive)

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import track
 
-from pipelines.downloads import CACHE_VARIABLE
+from pipelines.downloads import CACHE_VARIABLE, cache
 from pipelines.errors import UserError
 from pipelines.files import write_atomically
 
@@ -279,8 +279,7 @@ def _archive(spoken: dict[str, list[Utterance]]) -> Path:
         ) from None
     program = Path(__file__).with_name("espeak.py").read_text(encoding="utf-8")
     key = hashlib.sha256(json.dumps([spoken, SHARE, version, program]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/espalier").expanduser()
-    return cache / "speech-sample" / f"{key}.tar"
+    return cache() / "speech-sample" / f"{key}.tar"
 
 
 def _read(archive: Path, names: Sequence[str]) -> list[bytes] | None:

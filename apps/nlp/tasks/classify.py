@@ -1,5 +1,6 @@
 """What only classification knows: classes and their weights, its loss, and how answers are scored and shown."""
 
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,6 +39,7 @@ class ClassifyTask(ReadingTask):
 
     unit = "texts"
     validation_metrics = ("loss", "accuracy")
+    classes: tuple[str, ...] = ()  # of this run, once they are loaded
 
     @property
     def _classes_file(self) -> Path:
@@ -71,9 +73,18 @@ class ClassifyTask(ReadingTask):
 
     def load(self) -> None:
         super().load()
-        about = json.loads(self._classes_file.read_text())
-        self.classes, self.class_weights = about["classes"], np.array(about["weights"], np.float32)
+        about = json.loads(self._classes_file.read_text("utf-8"))
+        self.classes, self.class_weights = tuple(about["classes"]), np.array(about["weights"], np.float32)
         self._forwards = {}
+
+    @functools.cached_property
+    def _splits(self) -> dict[str, Examples]:
+        found = super()._splits
+        if self.classes:
+            train = found["train"]
+            names = data.class_names(train, self.config.multi_label)
+            classification.require_classes(train.source, names, self.classes)
+        return found
 
     def _targets(self, examples: Examples, classes: Sequence[str]) -> np.ndarray:
         """(N, K) float32, 1 for each class of a text."""
@@ -280,7 +291,7 @@ class ClassifyTask(ReadingTask):
             return ranked(found.pop("probabilities")) | found
 
         # Lengths and batches as they will come: one text, and several with an empty one.
-        several = np.array([*json.loads(self._examples_file.read_text()), ""], object)
+        several = np.array([*json.loads(self._examples_file.read_text("utf-8")), ""], object)
         examples = [{"text": several[:1]}, {"text": several}]
         return Servable(
             {"serving_default": classify, "explain": explain},

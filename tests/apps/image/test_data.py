@@ -36,17 +36,20 @@ def test_csv(shapes, tmp_path):
     assert found["train"].classes == CLASSES and len(found["train"]) + len(found["validation"]) == 60
     # Paths start where the file lies.
     (shapes / "some.csv").write_text("\ufeffpath,label\ntrain/cross/1.png,cross\ntrain/circle/1.png,circle\n")
-    assert data._csv(shapes / "some.csv", None).encoded(0) == (shapes / "train" / "cross" / "1.png").read_bytes()
+    assert (
+        data._csv(shapes / "some.csv", None, "fail").encoded(0) == (shapes / "train" / "cross" / "1.png").read_bytes()
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("", "no rows"),
+        ("", "is empty"),
         ("path,label\n", "no rows"),
         ("file,label\na.png,cat\n", "no column 'path'"),
         ("path,class\na.png,cat\n", "no column 'label'"),
-        ("path,label\na.png,cat\nb.png,\n", "row 3: needs a path and a label"),
+        ("path,label\na.png,cat\n\nb.png,\n", "train.csv, line 4: 'label' is empty; .*--on-bad-example skip"),
+        ("path,label\na.png,cat\nb.png,dog,3\n", "line 3: 3 fields, not 2"),
         ("path,label\na.png,cat\nb.png,cat\n", "of one class, cat, only"),
     ],
 )
@@ -54,6 +57,29 @@ def test_wrong_csv(tmp_path, text, complaint):
     (tmp_path / "train.csv").write_text(text)
     with pytest.raises(UserError, match=complaint):
         own(train=tmp_path / "train.csv")
+
+
+def test_bad_rows_of_a_csv_can_be_skipped(shapes, capsys):
+    rows = [f"train/{kind}/{n}.png,{kind}" for kind in CLASSES for n in range(3)]
+    (shapes / "train.csv").write_text("\n".join(["path,label", *rows, "train/cross/1.png,"]))
+    (shapes / "validation.csv").write_text("path,label\ntrain/cross/9.png,cross\ntrain/cross/8.png,corss\n")
+    paths = {name: (shapes / f"{name}.csv",) for name in ("train", "validation")}
+    found = data.splits(ImageConfig(**paths, on_bad_example="skip"))
+    assert len(found["train"]) == 9 and found["train"].classes == CLASSES
+    assert [file.split("/")[-1] for file in found["validation"].files] == ["9.png"]
+    out = capsys.readouterr().out
+    assert "skipped 1 of 10 rows" in out and "line 11: 'label' is empty" in out
+    assert "line 3: label 'corss' is no class of the training pictures (did you mean cross?)" in out
+    with pytest.raises(UserError, match="line 11"):
+        data.splits(ImageConfig(**paths))
+
+
+def test_a_provided_archive_is_verified(tmp_path, monkeypatch):
+    monkeypatch.setenv("ESPALIER_DATA", str(tmp_path))
+    (tmp_path / data.CIFAR10_JPEGS).parent.mkdir()
+    (tmp_path / data.CIFAR10_JPEGS).write_bytes(b"another one")
+    with pytest.raises(UserError, match="cifar10-jpg.tar.gz: not the expected file"):
+        data.splits(ImageConfig(dataset="cifar10"))
 
 
 def test_wrong_folders(shapes, tmp_path, capsys):

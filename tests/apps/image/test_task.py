@@ -39,6 +39,18 @@ def prepared(folder, run, **settings):
     return task
 
 
+def test_other_classes_than_those_of_the_run_are_refused(tmp_path):
+    folder = fill(tmp_path / "train", 4, 0)
+    task = prepared(tmp_path, tmp_path / "run", image_size=16, validation=(), test=())
+    (folder / "square").rename(folder / "box")
+    later = ImageTask(task.config, task.run)
+    later.load()
+    with pytest.raises(UserError, match="box, .* not the classes this run was trained on .*square.*; restore them"):
+        later.validation_batches()
+    (folder / "box").rename(folder / "square")
+    later.validation_batches()
+
+
 def test_a_skipped_picture_is_no_example_of_an_export(shapes, tmp_path):
     validation = fill(tmp_path / "validation", 3, 0)
     (validation / "circle" / "!first.png").write_bytes(b"")

@@ -42,6 +42,14 @@ def test_validation_chooses_the_strength():
     assert baselines.classify(train, validation, test)["c"] in baselines.STRENGTHS
 
 
+def test_a_single_label_or_none():
+    rows = labelled(*[("red", "r"), ("grey", ""), ("a red one", "r"), ("a grey one", "")] * 3)
+    test = labelled(("red", "r"), ("grey", ""), ("so red", ""), ("so grey", ""))
+    found = baselines.classify(rows, rows, test, multi_label=True)
+    assert found["accuracy"] == 0.75
+    assert found["macro_f1"] == pytest.approx(2 / 3)  # of the label, and not of those without it too
+
+
 def test_several_labels_and_none():
     rows = [("red", "r"), ("blue", "b"), ("red and blue", "r|b"), ("grey", "")] * 3
     found = baselines.classify(*[labelled(*rows)] * 3, multi_label=True)

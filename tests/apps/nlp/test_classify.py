@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score
 
 from apps.nlp.config import NlpConfig, NlpPredictOptions
 from apps.nlp.tasks.classify import ClassifyTask
+from pipelines.errors import UserError
 from pipelines.runs import Run
 from tests.apps import command_line
 from tests.apps.nlp import tiny
@@ -235,6 +236,19 @@ LOGITS = np.array([[2, 0, -1], [0, 0.5, 0], [1, 1, 1], [0, 3, 0]], np.float32)
 
 def log_softmax(logits):
     return logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
+
+
+def test_other_classes_than_those_of_the_run_are_refused(tmp_path):
+    rows = [(f"a {word} text", word) for word in ("good", "bad") for _ in range(4)]
+    train, validation = (write_table(tmp_path / f"{name}.csv", COLUMNS, *rows) for name in ("train", "validation"))
+    task = ClassifyTask(NlpConfig(train=(train,), validation=(validation,), model=NETWORK), Run(tmp_path / "run"))
+    task.config = task.prepare()
+    write_table(train, COLUMNS, *rows, ("a new text", "new"))
+    later = ClassifyTask(task.config, task.run)
+    later.load()
+    said = r"bad, good, new are not the classes this run was trained on \(bad, good\); restore them"
+    with pytest.raises(UserError, match=said):
+        later.validation_batches()
 
 
 def test_balanced_weights_are_inverse_frequencies_and_the_loss_uses_them(tmp_path):
