@@ -4,17 +4,16 @@
 
 All systems have the same weights and see the same batches, none of them padded, of three shapes; the loss is the mean
 square of the outputs of all steps, and the gradients are those of weights and inputs. Before anything is timed, loss
-and gradients' norms must be equal in all of them. PATH is a Python that has PyTorch (see `training_step.py`).
+and gradients' norms must be equal in all of them. PATH is a Python that has PyTorch (docs/benchmarks.md).
 """
 
 import itertools
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
-from cases.case import TORCH_THREADS
+from cases.case import TORCH_THREADS, write_case
 from rich.console import Console
 from side_by_side import Comparison, System, SystemFailed, Workers, command_line, report
 
@@ -24,18 +23,17 @@ GATES = {"LSTM": 4, "GRU": 3}
 TOLERANCE = 1e-4  # of losses and norms, relative
 
 
-def write_case(folder: Path, layer: str, shape: tuple[int, int, int], backward: bool, steps: int) -> None:
-    """What `worker.read_case` reads, weights in Keras' layout."""
+def make_case(folder: Path, layer: str, shape: tuple[int, int, int], backward: bool, steps: int) -> None:
+    """Writes weights, in Keras' layout, and inputs."""
     rng = np.random.default_rng(1)
     rows, length, units = shape
     width = GATES[layer] * units
     limit = (3 / units) ** 0.5
     weights = {name: rng.uniform(-limit, limit, (units, width)) for name in ("kernel", "recurrent_kernel")}
     weights["bias"] = rng.normal(0, 0.1, (2, width) if layer == "GRU" else width)
-    folder.mkdir()
-    (folder / "settings.json").write_text(json.dumps({"layer": layer, "units": units, "backward": backward}))
-    np.savez(folder / "weights.npz", **{name: value.astype("float32") for name, value in weights.items()})
-    np.savez(folder / "batches.npz", inputs=rng.normal(size=(steps, rows, length, units)).astype("float32"))
+    inputs = rng.normal(size=(steps, rows, length, units)).astype("float32")
+    settings = {"layer": layer, "units": units, "backward": backward}
+    write_case(folder, settings, {"inputs": inputs}, {name: each.astype("float32") for name, each in weights.items()})
 
 
 def systems(case: Path, torch_python: Path | None) -> list[System]:
@@ -79,7 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         for number, (layer, shape, backward) in enumerate(itertools.product(GATES, SHAPES, (False, True))):
             case = Path(directory) / str(number)
-            write_case(case, layer, shape, backward, options.steps)
+            make_case(case, layer, shape, backward, options.steps)
             with Workers(systems(case, options.torch_python)) as workers:
                 check(workers)
                 answers = workers.interleave(options.rounds, options.steps)

@@ -73,6 +73,16 @@ class Case:
         return found
 
 
+def peers(app: str, with_xla_first: bool = False) -> dict[str, tuple[str, str]]:
+    """The six systems that train an app's model, each with its module and that one's choice."""
+    ours = {"espalier, no XLA": (f"espalier_{app}", "off"), "espalier, XLA": (f"espalier_{app}", "on")}
+    keras = {"stock Keras fit, no XLA": (f"keras_{app}", "off"), "stock Keras fit, XLA": (f"keras_{app}", "on")}
+    if with_xla_first:
+        ours, keras = (dict(reversed(each.items())) for each in (ours, keras))
+    torch = {"PyTorch, eager": (f"torch_{app}", "eager"), "PyTorch, torch.compile": (f"torch_{app}", "compile")}
+    return ours | keras | torch
+
+
 def write_case(folder: Path, settings: Mapping, batches: dict, weights: Mapping) -> None:
     """What `worker.read_case` reads."""
     folder.mkdir()

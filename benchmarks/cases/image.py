@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from cases.case import Case
+from cases.case import Case, peers
 
 BATCH = 128  # pictures
 OPTIMIZER = {
@@ -107,14 +107,7 @@ def make_case(name: str, architecture: str, precision: str = "float32", toleranc
         make_batches=make_batches,
         amount=lambda batches: math.prod(batches["label"].shape),
         unit="images",
-        peers={
-            "espalier, no XLA": ("espalier_image", "off"),
-            "espalier, XLA": ("espalier_image", "on"),
-            "stock Keras fit, no XLA": ("keras_image", "off"),
-            "stock Keras fit, XLA": ("keras_image", "on"),
-            "PyTorch, eager": ("torch_image", "eager"),
-            "PyTorch, torch.compile": ("torch_image", "compile"),
-        },
+        peers=peers("image"),
         tolerance=tolerance,
     )
 

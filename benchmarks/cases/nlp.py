@@ -4,7 +4,7 @@ characters. Their settings, random weights and random token ids."""
 import functools
 
 import numpy as np
-from cases.case import Case
+from cases.case import Case, peers
 from cases.speech import lstm
 
 ADAM = {"warmup_steps": 100, "learning_rate": 3e-3, "beta_1": 0.9, "clip_norm": 1.0}
@@ -104,14 +104,7 @@ make_case = functools.partial(
     results="training_step_nlp",
     amount=lambda batches: np.count_nonzero(batches["tokens"]),
     unit="tokens",
-    peers={
-        "espalier, no XLA": ("espalier_nlp", "off"),
-        "espalier, XLA": ("espalier_nlp", "on"),
-        "stock Keras fit, no XLA": ("keras_nlp", "off"),
-        "stock Keras fit, XLA": ("keras_nlp", "on"),
-        "PyTorch, eager": ("torch_nlp", "eager"),
-        "PyTorch, torch.compile": ("torch_nlp", "compile"),
-    },
+    peers=peers("nlp"),
 )
 CASES = {
     "nlp": make_case(

@@ -2,7 +2,7 @@
 features with labels."""
 
 import numpy as np
-from cases.case import Case
+from cases.case import Case, peers
 
 SETTINGS = {
     "model": {"encoder": "rnn", "width": 128, "layers": 2, "bands": 64, "subsampling": 4, "dropout": 0.1},
@@ -94,13 +94,6 @@ CASES = {
         make_batches=make_batches,
         amount=lambda batches: batches["frames"].sum(),
         unit="frames",
-        peers={
-            "espalier, no XLA": ("espalier_speech", "off"),
-            "espalier, XLA": ("espalier_speech", "on"),
-            "stock Keras fit, no XLA": ("keras_speech", "off"),
-            "stock Keras fit, XLA": ("keras_speech", "on"),
-            "PyTorch, eager": ("torch_speech", "eager"),
-            "PyTorch, torch.compile": ("torch_speech", "compile"),
-        },
+        peers=peers("speech"),
     )
 }

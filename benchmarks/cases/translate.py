@@ -1,7 +1,7 @@
 """The translate model (size tiny): its settings, random weights and random token ids."""
 
 import numpy as np
-from cases.case import Case
+from cases.case import Case, peers
 
 SETTINGS = {
     "model": {
@@ -86,13 +86,6 @@ CASES = {
         make_batches=make_batches,
         amount=lambda batches: np.count_nonzero(batches["target"]),
         unit="tokens",
-        peers={
-            "espalier, XLA": ("espalier_translate", "on"),
-            "espalier, no XLA": ("espalier_translate", "off"),
-            "stock Keras fit, XLA": ("keras_translate", "on"),
-            "stock Keras fit, no XLA": ("keras_translate", "off"),
-            "PyTorch, eager": ("torch_translate", "eager"),
-            "PyTorch, torch.compile": ("torch_translate", "compile"),
-        },
+        peers=peers("translate", with_xla_first=True),
     )
 }

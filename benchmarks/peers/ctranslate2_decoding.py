@@ -1,7 +1,9 @@
-"""The translate model in CTranslate2, as a system to compare: arguments `<case directory> float32|int8`.
+"""The translate model in CTranslate2, as a system to compare: arguments
+`<case directory> float32|int8 [streams]`.
 
 Needs CTranslate2 and NumPy and nothing of the project but `worker.py` and `sinusoids.py`. CTranslate2 takes tokens as
-strings; those of the source are made, and those of the answer read, outside the time.
+strings; those of the source are made, and those of the answer read, outside the time. All cores work on the whole
+batch; with `streams` each takes a part of it, in one thread (what `espalier_decoding.py` does by that name).
 """
 
 import os
@@ -69,7 +71,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         spec.save(folder)
         cores = len(os.sched_getaffinity(0))
-        translator = ctranslate2.Translator(folder, compute_type=sys.argv[2], inter_threads=1, intra_threads=cores)
+        streams = cores if sys.argv[3:] == ["streams"] else 1
+        threads = {"inter_threads": streams, "intra_threads": cores // streams}
+        translator = ctranslate2.Translator(folder, compute_type=sys.argv[2], **threads)
     sources = [[[str(i) for i in row] for row in batch] for batch in batches["source"]]
     length = settings["target_length"]
 
@@ -77,7 +81,11 @@ def main() -> None:
         begin = time.perf_counter()
         for source in sources[:steps]:
             answers = translator.translate_batch(
-                source, beam_size=settings["beams"], min_decoding_length=length, max_decoding_length=length
+                source,
+                beam_size=settings["beams"],
+                min_decoding_length=length,
+                max_decoding_length=length,
+                max_batch_size=-(-len(source) // streams),
             )
         seconds = time.perf_counter() - begin
         return seconds, {"ids": [[int(token) for token in answer.hypotheses[0]] for answer in answers]}

@@ -3,8 +3,6 @@ for XLA. The moving average of the weights is off, since no other system keeps o
 """
 
 import sys
-import time
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -13,31 +11,11 @@ import tensorflow as tf
 from apps.image.config import ImageConfig, ModelConfig
 from apps.image.model import ImageClassifier
 from apps.image.task import ImageTask
+from benchmarks.peers.espalier_step import load, timed
 from benchmarks.peers.worker import read_case, serve
 from pipelines.config import OptimizerConfig
 from pipelines.training.optimizer import make_optimizer
 from pipelines.training.step import TrainStep
-
-
-def load(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
-    for variable in model.trainable_variables:
-        variable.assign(weights[variable.path.split("/", 1)[1].replace("/", ".")])
-
-
-def timed(step: TrainStep, data: tf.data.Dataset) -> Callable[[int], tuple[float, dict]]:
-    """What `serve` takes: trains on so many batches, and gives the seconds, and the means of loss and accuracy."""
-
-    def train(steps):
-        iterator = iter(data)
-        loss = hits = 0.0
-        begin = time.perf_counter()
-        for _ in range(steps):
-            sums = step(next(iterator))["sums"]
-            total, weight = map(float, sums["loss"])
-            loss, hits = loss + total / weight / steps, hits + float(sums["accuracy"][0]) / weight / steps
-        return time.perf_counter() - begin, {"loss": loss, "accuracy": hits}
-
-    return train
 
 
 def main() -> None:

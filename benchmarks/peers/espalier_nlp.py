@@ -16,7 +16,7 @@ from apps.nlp.language_model import LanguageModel
 from apps.nlp.model import TextClassifier
 from apps.nlp.tasks.classify import ClassifyTask
 from apps.nlp.tasks.generate import GenerateTask
-from benchmarks.peers.espalier_image import timed
+from benchmarks.peers.espalier_step import load, timed
 from benchmarks.peers.worker import read_case, serve
 from pipelines.config import OptimizerConfig
 from pipelines.task import Task
@@ -33,12 +33,6 @@ def build(settings: dict) -> keras.Model:
     model = TextClassifier(TextEncoder.from_settings(sizes, size), evidence, sizes.dropout, sizes.word_dropout)
     model({"tokens": ops.ones((1, 2), "int32")})
     return model
-
-
-def load(model: keras.Model, weights: dict[str, np.ndarray]) -> None:
-    for variable in model.trainable_variables:
-        _, path = variable.path.split("/", 1)
-        variable.assign(weights[path.removeprefix("encoder/").replace("/", ".")])
 
 
 def make_task(settings: dict, optimizer: OptimizerConfig) -> Task:

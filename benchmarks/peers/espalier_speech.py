@@ -4,7 +4,6 @@ other system keeps one.
 """
 
 import sys
-import time
 
 import keras
 import tensorflow as tf
@@ -13,7 +12,7 @@ from keras import ops
 from apps.speech.config import ModelConfig, SpecAugmentConfig, SpeechConfig
 from apps.speech.model import SpeechRecognizer
 from apps.speech.task import SpeechTask
-from benchmarks.peers.espalier_image import load
+from benchmarks.peers.espalier_step import load, timed
 from benchmarks.peers.worker import read_case, serve
 from pipelines.config import OptimizerConfig
 from pipelines.training.optimizer import make_optimizer
@@ -52,17 +51,8 @@ def main() -> None:
     adam = make_optimizer(optimizer, model, 10**6)
     step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
 
-    def train(steps):
-        iterator = iter(data)
-        loss = 0.0
-        begin = time.perf_counter()
-        for _ in range(steps):
-            total, symbols = map(float, step(next(iterator))["sums"]["loss"])
-            loss += total / symbols / steps
-        return time.perf_counter() - begin, {"loss": loss}
-
     parameters = sum(value.size for value in weights.values())
-    serve(train, parameters, {"tensorflow": tf.__version__, "keras": keras.__version__})
+    serve(timed(step, data), parameters, {"tensorflow": tf.__version__, "keras": keras.__version__})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ second for XLA. The moving average of the weights is off, since no other system 
 """
 
 import sys
-import time
 
 import keras
 import numpy as np
@@ -12,21 +11,11 @@ import tensorflow as tf
 from apps.translate.config import ModelConfig, TranslateConfig
 from apps.translate.model import TranslationTransformer
 from apps.translate.task import TranslateTask
+from benchmarks.peers.espalier_step import timed
 from benchmarks.peers.worker import read_case, serve
 from pipelines.config import OptimizerConfig
-from pipelines.distribution import Distribution
 from pipelines.training.optimizer import make_optimizer
 from pipelines.training.step import TrainStep
-
-
-def make_step(
-    settings: dict, model: keras.Model, spec: dict, jit: bool, distribution: Distribution | None = None
-) -> TrainStep:
-    """The step as `pipelines.training.loop` makes it."""
-    optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
-    config = TranslateConfig(label_smoothing=settings["label_smoothing"], optimizer=optimizer)
-    task = TranslateTask(config, run=None)  # only its loss and metrics are asked for, which need no run
-    return TrainStep(model, task, make_optimizer(optimizer, model, 10**6), optimizer, spec, jit, distribution)
 
 
 def load(model: TranslationTransformer, weights: dict[str, np.ndarray]) -> None:
@@ -47,20 +36,13 @@ def main() -> None:
     )
     load(model, weights)
     data = tf.data.Dataset.from_tensor_slices(batches).prefetch(tf.data.AUTOTUNE)
-    step = make_step(settings, model, data.element_spec, jit=sys.argv[2] == "on")
+    optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
+    config = TranslateConfig(label_smoothing=settings["label_smoothing"], optimizer=optimizer)
+    task = TranslateTask(config, run=None)  # only its loss and metrics are asked for, which need no run
+    adam = make_optimizer(optimizer, model, 10**6)
+    step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
 
-    def train(steps):
-        iterator = iter(data)
-        loss = hits = tokens = 0.0
-        begin = time.perf_counter()
-        for _ in range(steps):
-            sums = step(next(iterator))["sums"]
-            total, weight = map(float, sums["loss"])
-            loss += total / weight / steps
-            hits, tokens = hits + float(sums["accuracy"][0]), tokens + weight
-        return time.perf_counter() - begin, {"loss": loss, "accuracy": hits / tokens}
-
-    serve(train, model.count_params(), {"tensorflow": tf.__version__, "keras": keras.__version__})
+    serve(timed(step, data), model.count_params(), {"tensorflow": tf.__version__, "keras": keras.__version__})
 
 
 if __name__ == "__main__":

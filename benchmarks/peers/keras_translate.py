@@ -142,7 +142,7 @@ def main() -> None:
         SmoothedCrossEntropy(settings["label_smoothing"]),
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=sys.argv[2] == "on",
-        steps_per_execution=int(sys.argv[3]) if len(sys.argv) > 3 else settings["steps"],
+        steps_per_execution=settings["steps"],
     )
     clock = Clock()
 
