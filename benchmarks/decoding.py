@@ -7,13 +7,12 @@ Every combination of --beam and --batch is a comparison of its own. Sources are 
 32: no system may end earlier, so that all do the same work. Speed is that of the best hypothesis alone, in tokens a
 second. Espalier runs without XLA in a session, as TensorFlow Serving would run it: once with the batch cut in as many
 parts as there are cores, and one thread for each, and once with the threads that TensorFlow sets by default.
+CTranslate2 runs in both layouts, too: all cores for the whole batch, and a thread for each part.
 
 All systems have the same weights and the same architecture, norms before each sub-layer; before anything is
 timed, their answers are compared, and those in float32 must agree with Espalier's (--no-check leaves that out). How
 many of the tokens in int8 do says nothing about quality: weights are random, and next tokens nearly as likely as
-each other. PATH is a Python that has the peers, for example that of a virtual environment of its own:
-
-    python -m venv peers && peers/bin/pip install torch==2.13.0 transformers ctranslate2 numpy
+each other. PATH is a Python that has the peers; docs/benchmarks.md says how to make one.
 """
 
 import argparse
@@ -25,6 +24,7 @@ from pathlib import Path
 import numpy as np
 from cases.case import TORCH_THREADS, write_case
 from cases.translate import SETTINGS, make_weights
+from results_files import refuse_to_lose
 from rich.console import Console
 from side_by_side import Comparison, System, SystemFailed, Workers, command_line, report
 
@@ -59,18 +59,19 @@ def make_case(folder: Path, beams: int, batch: int, steps: int) -> None:
 def systems(case: Path, peer_python: Path | None) -> list[System]:
     """Everything that is compared, on the case in that folder."""
 
-    def system(name, module, *choice, python=peer_python, environment=None):
-        return System(name, [python, "-m", f"benchmarks.peers.{module}", case, *choice], environment or {})
+    def system(name, module, *choice, python=peer_python, environment=TORCH_THREADS):
+        return System(name, [python, "-m", f"benchmarks.peers.{module}", case, *choice], environment)
 
     found = [
-        system(OURS, "espalier_decoding", "streams", python=sys.executable),
-        system("espalier, default threads", "espalier_decoding", "default", python=sys.executable),
+        system(OURS, "espalier_decoding", "streams", python=sys.executable, environment={}),
+        system("espalier, default threads", "espalier_decoding", "default", python=sys.executable, environment={}),
     ]
     if peer_python:
         found += [
             system("CTranslate2, float32", "ctranslate2_decoding", "float32"),
+            system("CTranslate2, float32, a thread a part", "ctranslate2_decoding", "float32", "streams"),
             system(INT8, "ctranslate2_decoding", "int8"),
-            system("Hugging Face, PyTorch", "transformers_decoding", environment=TORCH_THREADS),
+            system("Hugging Face, PyTorch", "transformers_decoding"),
         ]
     return found
 
@@ -98,8 +99,7 @@ def check(workers: Workers, batch: int) -> str:
 
 def compare(beams: int, batch: int, options: argparse.Namespace) -> Comparison:
     """One combination."""
-    search = f"beam {beams}" if beams > 1 else "greedy"
-    work = f"translate tiny, {search}, batch {batch}, {SOURCE_LENGTH} → {TARGET_LENGTH} tokens"
+    search = _search(beams)
     with tempfile.TemporaryDirectory() as directory:
         case = Path(directory) / "case"
         make_case(case, beams, batch, options.steps)
@@ -108,9 +108,16 @@ def compare(beams: int, batch: int, options: argparse.Namespace) -> Comparison:
                 Console().print(f"{search}, batch {batch}: {check(workers, batch)}")
             answers = workers.interleave(options.rounds, options.steps)
             versions = workers.versions
-    return Comparison(
-        work=work, answers=answers, ours=OURS, amount=batch * TARGET_LENGTH, unit="tokens", versions=versions
-    )
+    amount = batch * TARGET_LENGTH
+    return Comparison(_work(beams, batch), answers, ours=OURS, amount=amount, unit="tokens", versions=versions)
+
+
+def _search(beams: int) -> str:
+    return f"beam {beams}" if beams > 1 else "greedy"
+
+
+def _work(beams: int, batch: int) -> str:
+    return f"translate tiny, {_search(beams)}, batch {batch}, {SOURCE_LENGTH} → {TARGET_LENGTH} tokens"
 
 
 def main() -> None:
@@ -122,7 +129,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.peer_python is None:
         Console().print("no --peer-python given: CTranslate2 and Hugging Face are left out")
-    combinations = itertools.product(options.beam, options.batch)
+    combinations = list(itertools.product(options.beam, options.batch))
+    refuse_to_lose("decoding", [_work(*each) for each in combinations], options.output)
     report("decoding", [compare(beams, batch, options) for beams, batch in combinations], options.output)
 
 

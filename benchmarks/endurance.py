@@ -18,10 +18,8 @@ import argparse
 import asyncio
 import collections
 import contextlib
-import importlib.metadata
 import json
 import math
-import platform
 import signal
 import subprocess
 import sys
@@ -33,10 +31,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 from matplotlib.figure import Figure
+from processes import ROOT, SystemFailed, last_line
+from results_files import RESULTS, refuse_to_lose, save, versions
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from side_by_side import RESULTS, ROOT, SystemFailed, machine
 
 from apps.translate import sample
 from pipelines.errors import UserError
@@ -51,6 +50,7 @@ MOST_POINTS = 60  # of each curve that are written
 PARTS = 10  # of the second half, through whose means the line goes
 ANSWERED = "answered"
 BRIEFLY = "--max-steps", "400", "--jit", "off"  # enough to end its sentences
+SERVER = "server under load"
 SECONDS_TO_START = 600
 SECONDS_TO_STOP = 120
 
@@ -113,11 +113,6 @@ def trend(minutes: Sequence[float], values: Sequence[float]) -> dict[str, float]
     }
 
 
-def last_line(text: str) -> str:
-    """The last thing that was said."""
-    return ([line.strip() for line in text.splitlines() if line.strip()] or ["no message"])[-1]
-
-
 def start(app: str, arguments: Sequence[str | Path], log: Path) -> subprocess.Popen:
     line = [sys.executable, "-m", f"apps.{app}", *map(str, arguments)]
     with open(log, "w") as out:
@@ -164,8 +159,7 @@ def train(options: argparse.Namespace, folder: Path) -> tuple[str, list[dict], d
     if code != 130 or newest is None or int(newest.name) != steps:  # 130: the shells' code for Ctrl-C
         raise SystemFailed(f"{options.app} train: ended with exit code {code} on Ctrl-C: {last_line(log.read_text())}")
     validations = sum(any(name.startswith("val_") for name in line) for line in lines)
-    work = f"{options.app} train, {steps:,} steps, {validations:,} validations"
-    return work, samples, {"steps": steps, "validations": validations}
+    return f"{options.app} train", samples, {"steps": steps, "validations": validations}
 
 
 def texts_to_send(count: int = 40) -> list[list[str]]:
@@ -276,7 +270,7 @@ async def _serve(options: argparse.Namespace, server: ServerProcess) -> tuple[st
         "refused_as_expected": sum(load.refused for load in loads),
         "failed": dict(sum((load.failed for load in loads), collections.Counter())),
     }
-    return f"server, {facts['clients']} clients, {facts['requests']:,} requests", samples, facts
+    return SERVER, samples, facts
 
 
 def report(
@@ -286,13 +280,16 @@ def report(
     minutes = [each["minutes"] for each in samples]
     trends = {name: trend(minutes, [each[name] for each in samples]) for name in MEASURES}
     rows = [
-        {"work": f"{work}, {minutes[-1]:.3g} minutes", "system": name, "value": round(found["late"], 1), "unit": unit}
+        {"work": work, "system": name, "value": round(found["late"], 1), "unit": unit}
         | {"ratio": round(found["late"] / found["early"], 4) if found["early"] else None}
         | {"early": round(found["early"], 1), "growth_percent": round(found["growth"], 2)}
         | {"per_hour": round(found["per_hour"], 2), "standard_error": round(found["standard_error"], 2)}
+        | {"minutes": round(minutes[-1], 1)}
         for (name, unit), found in zip(MEASURES.items(), trends.values(), strict=True)
     ]
-    table = Table(title=rows[0]["work"], title_justify="left")
+    counts = [f"{value:,} {name.replace('_', ' ')}" for name, value in facts.items() if isinstance(value, int)]
+    title = f"{work}, {minutes[-1]:.3g} minutes: {', '.join(counts)}"
+    table = Table(title=title, title_justify="left")
     for column in ("", "after a fifth", "at the end", "growth", "an hour"):
         table.add_column(column, justify="right" if column else "left")
     for row in rows:
@@ -301,26 +298,16 @@ def report(
         table.add_row(row["system"] + (", MB" if row["unit"] == "MB" else ""), *figures)
     console.print(table)
     step = math.ceil(len(samples) / MOST_POINTS)
-    versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras")}
-    content = {
-        "machine": machine(),
-        "versions": {"python": platform.python_version(), **versions},
-        "limit_percent": options.limit,
-        **facts,
-        "rows": rows,
-        "curves": {
-            name: [round(each[name], 2 if name == "minutes" else 1) for each in samples[::step]] for name in samples[0]
-        },
+    curves = {
+        name: [round(each[name], 2 if name == "minutes" else 1) for each in samples[::step]] for name in samples[0]
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / f"endurance_{options.work}.json"
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw(rows, samples, file.with_suffix(".png"))
-    console.print(f"wrote {file}\nwrote {file.with_suffix('.png')}", soft_wrap=True)
+    figure = draw(rows, samples, title)
+    more = facts | {"limit_percent": options.limit, "curves": curves}
+    save(f"endurance_{options.work}", rows, options.output, versions(), figure, **more)
     return trends
 
 
-def draw(rows: list[dict], samples: list[dict], file: Path) -> None:
+def draw(rows: list[dict], samples: list[dict], title: str) -> Figure:
     """Memory against minutes with the line through the second half, and below it open files and threads."""
     minutes = np.array([each["minutes"] for each in samples])
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -341,10 +328,8 @@ def draw(rows: list[dict], samples: list[dict], file: Path) -> None:
         axes.legend(loc="lower right" if axes is above else "upper right", ncols=2, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     below.set_xlabel("minutes")
-    above.set_title(f"{rows[0]['work']}: {rows[0]['growth_percent']:+.2f} % resident", loc="left", fontsize=10)
-    about = machine()
-    figure.suptitle(f"{about['cpu']}, {about['cores']} cores", x=0.01, ha="left", fontsize=10)
-    figure.savefig(file, dpi=120)
+    above.set_title(f"{title}\n{rows[0]['growth_percent']:+.2f} % resident", loc="left", fontsize=10)
+    return figure
 
 
 def main() -> None:
@@ -360,6 +345,8 @@ def main() -> None:
     options = parser.parse_args()
     if 60 * options.minutes < FEWEST * options.every:
         parser.error(f"--minutes {options.minutes:g}: takes {FEWEST} samples at least, one --every {options.every:g} s")
+    works = {"train": f"{options.app} train", "serve": SERVER}
+    refuse_to_lose(f"endurance_{options.work}", [works[options.work]], options.output)
     with tempfile.TemporaryDirectory() as folder:
         work, samples, facts = {"train": train, "serve": serve}[options.work](options, Path(folder))
     console = Console()

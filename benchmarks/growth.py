@@ -27,18 +27,19 @@ from pathlib import Path
 import numpy as np
 import start_up
 from cases.sizes import MODELS, Model
-from large_models import run
 from matplotlib.figure import Figure
 from memory import write_corpus
+from processes import SystemFailed, run, train
+from results_files import RESULTS, digits, refuse_to_lose, save, versions
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from short_training import train, versions
-from side_by_side import RESULTS, SystemFailed, machine
 
 SERIES = ("batch", "length", "width", "corpus")
 CORPUS = (1_000, 10_000, 100_000)  # sentence pairs
+CORPUS_WORK = "translate: sentence pairs, until the first step is done"
 CORPUS_STEPS = 10
+LEAST_MEGABYTES = 10
 ABOVE = {"textcoords": "offset points", "ha": "center", "fontsize": 8}  # where a point's value is written
 BYTES_A_PAIR = 200  # more than the mean, so that there are enough
 
@@ -62,16 +63,20 @@ class Growth:
     memory: str = "MB above the smallest"
 
     def exponent(self, values: Sequence[float]) -> float:
-        """The slope of a straight line through the logarithms; not a number where one of them has none."""
-        if len(values) < 2 or min(values) <= 0:
+        """The slope of a straight line through the logarithms; not a number where one of them says nothing."""
+        if len(values) < 2 or not self._tells(values):
             return math.nan
         return float(np.polyfit(np.log(self.sizes), np.log(values), 1)[0])
 
     def last_exponent(self, values: Sequence[float]) -> float:
         """The slope between the two largest sizes, where what every step takes anyway weighs least."""
-        if len(values) < 2 or min(values[-2:]) <= 0:
+        if len(values) < 2 or not self._tells(values, last=2):
             return math.nan
         return math.log(values[-1] / values[-2]) / math.log(self.sizes[-1] / self.sizes[-2])
+
+    def _tells(self, values: Sequence[float], last: int = 0) -> bool:
+        """Whether all figures, or the last ones, have a slope: little memory hides below what preparing data takes."""
+        return min(values[-last:]) > 0 and (values is not self.megabytes or min(values[-last:]) >= LEAST_MEGABYTES)
 
     @property
     def units(self) -> dict[str, tuple[Sequence[float], float]]:
@@ -97,7 +102,8 @@ class Growth:
         for size in (*map("{:g}".format, self.sizes), "exponent", "at the end"):
             made.add_column(size, justify="right")
         for unit, (values, factor) in self.units.items():
-            slopes = f"{self.exponent(values):.2f}", f"{self.last_exponent(values):.2f}"
+            slopes = (self.exponent(values), self.last_exponent(values))
+            slopes = ("–" if math.isnan(slope) else f"{slope:.2f}" for slope in slopes)
             made.add_row(unit, *(f"{factor * value:,.1f}" for value in values), *slopes)
         return made
 
@@ -122,18 +128,22 @@ def measure(name: str, series: Sequence[str], options: argparse.Namespace, done:
     for key, sizes in points(model, series).items():
         flags = [f"--batch-size={sizes['batch']}", f"--jit={options.jit}", *model.flags(sizes)]
         asked = {"name": model.app, "flags": flags, "length": sizes["length"], "steps": options.steps}
-        out, memory = run("-m", "benchmarks.peers.espalier_app", "step", json.dumps(asked))
-        found[key] = json.loads(out.splitlines()[-1])["seconds"], 1024 * memory
+        done_step = run("-m", "benchmarks.peers.espalier_app", "step", json.dumps(asked))
+        found[key] = done_step.answer["seconds"], done_step.megabytes
         done()
     floor = found[_key(model.floor)][1]
-    counted = {"batch": "rows in a batch", "length": model.length, "width": "width"}
     result = []
     for each in series:
         sizes = model.sizes(each)
         seconds, megabytes = zip(*(found[_key(size)] for size in sizes), strict=True)
         above = [memory - floor for memory in megabytes]
-        result.append(Growth(f"{name}: {counted[each]}", [size[each] for size in sizes], seconds, above))
+        result.append(Growth(_work(name, each), [size[each] for size in sizes], seconds, above))
     return result
+
+
+def _work(name: str, series: str) -> str:
+    counted = {"batch": "rows in a batch", "length": MODELS[name].length, "width": "width"}
+    return f"{name}: {counted[series]}"
 
 
 def measure_corpus(sizes: Sequence[int], steps: int, done: Callable[[], None]) -> Growth:
@@ -150,10 +160,10 @@ def measure_corpus(sizes: Sequence[int], steps: int, done: Callable[[], None]) -
             trained.append(train("translate", flags, steps, Path(directory) / f"run-{pairs}"))
             done()
     first, peaks = ([each[key] for each in trained] for key in ("first", "peak"))
-    return Growth("translate: sentence pairs, until the first step is done", sizes, first, peaks, "MB peak")
+    return Growth(CORPUS_WORK, sizes, first, peaks, "MB peak")
 
 
-def draw(found: Sequence[Growth], file: Path) -> None:
+def draw(found: Sequence[Growth]) -> Figure:
     """A panel a figure of every series, logarithmic both ways, with the line through the points."""
     figure = Figure(figsize=(9, 0.6 + 2.4 * len(found)), layout="constrained")
     panels = figure.subplots(len(found), 2, squeeze=False)
@@ -180,14 +190,8 @@ def draw(found: Sequence[Growth], file: Path) -> None:
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_yticks([])  # the points say it themselves
             for size, value in zip(growth.sizes, values, strict=True):
-                axes.annotate(_digits(factor * value), (size, factor * value), (0, 6), **ABOVE)
-    about = machine()
-    figure.suptitle(f"{about['cpu']}, {about['cores']} cores", x=0.01, ha="left", fontsize=10)
-    figure.savefig(file, dpi=120)
-
-
-def _digits(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+                axes.annotate(digits(factor * value), (size, factor * value), (0, 6), **ABOVE)
+    return figure
 
 
 def main() -> None:
@@ -203,12 +207,15 @@ def main() -> None:
     options = parser.parse_args()
     console = Console()
     if options.start_up:
+        refuse_to_lose(start_up.NAME, start_up.works(options.app), options.output)
         return start_up.report(start_up.measure(options.app), options.output, console)
 
     series = {name: [each for each in options.series if each in MODELS[name].series] for name in options.model}
     series = {name: chosen for name, chosen in series.items() if chosen}
     corpus = sorted(options.corpus) if "corpus" in options.series and "translate" in options.model else []
     total = sum(len(points(MODELS[name], chosen)) for name, chosen in series.items()) + len(corpus)
+    expected = [_work(name, each) for name, chosen in series.items() for each in chosen]
+    refuse_to_lose("growth", [*expected, *([CORPUS_WORK] if corpus else [])], options.output)
     found = []
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("training", total=total)
@@ -220,13 +227,8 @@ def main() -> None:
             found.append(measure_corpus(corpus, CORPUS_STEPS, lambda: progress.advance(bar)))
     for growth in found:
         console.print(growth.table())
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / "growth.json"
-    content = {"machine": machine(), "versions": versions(), "jit": options.jit}
-    content["rows"] = [row for growth in found for row in growth.rows()]
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw(found, file.with_suffix(".png"))
-    console.print(f"wrote {file}\nwrote {file.with_suffix('.png')}")
+    rows = [row for growth in found for row in growth.rows()]
+    save("growth", rows, options.output, versions(), draw(found), jit=options.jit)
 
 
 if __name__ == "__main__":

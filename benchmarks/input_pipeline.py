@@ -22,13 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from large_models import run
 from matplotlib.figure import Figure
+from processes import SystemFailed, run, train
+from results_files import RESULTS, refuse_to_lose, save, versions
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from short_training import train, versions
-from side_by_side import RESULTS, SystemFailed, machine
 
 # Each app, or task of one: its name, its flags, the data set of --real, and what its examples are made of.
 APPS = {
@@ -51,17 +50,21 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     app, flags, real, unit = APPS[name]
     flags = [*flags, *(["--dataset", real] if options.real else [])]
     asked = {"name": app, "flags": flags, "epochs": options.epochs, "seconds": options.seconds}
-    epochs = json.loads(run("-m", "benchmarks.peers.espalier_app", "input", json.dumps(asked))[0].splitlines()[-1])
+    epochs = run("-m", "benchmarks.peers.espalier_app", "input", json.dumps(asked)).answer
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory) / "run"
         history = train(app, flags, options.steps, folder)["history"]
         batch_size = yaml.safe_load((folder / "config.yaml").read_text())["batch_size"]
     return {
-        "work": f"{name}, {real if options.real else 'sample'}",
+        "work": _work(name, options.real),
         "unit": unit,
         **of_input(epochs["epochs"]),
         **of_training(history, batch_size),
     }
+
+
+def _work(name: str, real: bool) -> str:
+    return f"{name}, {APPS[name][2] if real else 'sample'}"
 
 
 def of_input(epochs: Sequence[dict]) -> dict:
@@ -148,7 +151,7 @@ def table(found: Sequence[dict], title: str) -> Table:
     return made
 
 
-def draw(found: Sequence[dict], title: str, file: Path) -> None:
+def draw(found: Sequence[dict], title: str) -> Figure:
     """Examples a second as bars: above, input's; below, training's."""
     figure = Figure(figsize=(9, 1.6 + 0.85 * len(found)), layout="constrained")
     axes = figure.subplots()
@@ -165,10 +168,9 @@ def draw(found: Sequence[dict], title: str, file: Path) -> None:
     axes.set_xlim(min(speeds) / 3, max(speeds) * 5)
     axes.set_xlabel("examples a second; × is input over training; waits: median share of a training step")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False, ncols=2, bbox_to_anchor=(1, 1))
-    about = machine()
-    figure.suptitle(f"{title}\n{about['cpu']}, {about['cores']} cores", x=0.01, ha="left", fontsize=10)
-    figure.savefig(file, dpi=120)
+    figure.legend(loc="outside lower center", frameon=False, ncols=2)
+    axes.set_title(title, loc="left", fontsize=10)
+    return figure
 
 
 def main() -> None:
@@ -183,16 +185,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < 2 * NOT_COUNTED or options.epochs < 1:
         parser.error(f"--steps takes {2 * NOT_COUNTED} at least, --epochs 1")
+    results = f"input_pipeline{'_real' if options.real else ''}"
+    refuse_to_lose(results, [_work(name, options.real) for name in options.app], options.output)
     console = Console(width=120)
     found = [measure(name, options) for name in track(options.app, "input", console=Console(stderr=True))]
     title = "Examples a second of input pipelines, without and with a training step behind them"
     console.print(table(found, title))
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / f"input_pipeline{'_real' if options.real else ''}.json"
-    content = {"machine": machine(), "versions": versions(), "rows": rows(found)}
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw(found, title, file.with_suffix(".png"))
-    console.print(f"wrote {file}\nwrote {file.with_suffix('.png')}")
+    save(results, rows(found), options.output, versions(), draw(found, title))
     slow = [f"{each['work']} ({each['waiting']:.1%})" for each in found if each["waiting"] > options.limit]
     if slow:
         sys.exit(f"input is the bottleneck of {', '.join(slow)}: more than {options.limit:.1%} of a step is waiting")

@@ -11,21 +11,20 @@ the SavedModel, and the time of a request for 64 tokens, the two in turns.
 
 import argparse
 import json
-import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+from processes import SystemFailed, run
+from results_files import RESULTS, bars, save, versions
 from rich.console import Console
 from rich.table import Table
-from side_by_side import RESULTS, ROOT, SystemFailed, machine
 
 HELD_OUT = 16_000  # characters at the end of the text
 REQUESTS = 5  # of each export, after one that is not counted
+TRAINING, EXPORT = "language model {}: a training", "language model {}: an export"
 
 # Each row's name, and what it changes.
 MEANS = {
@@ -54,45 +53,22 @@ print(json.dumps([[ask(model) for model in models] for _ in range(int(sys.argv[1
 """
 
 
-def run(*arguments) -> tuple[str, float]:
-    """What a command of the app printed, and the most memory that it held, in GiB.
-
-    Raises:
-        SystemFailed: it ended with an error.
-    """
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        process = subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdout=out,
-            stderr=err,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        out.seek(0), err.seek(0)
-        if status:
-            said = [line for line in err.read().splitlines() if line.strip()] or ["no message"]
-            raise SystemFailed(f"{' '.join(map(str, arguments[:3]))}: {said[-1]}")
-        return out.read(), usage.ru_maxrss / 2**20
-
-
 def train(folder: Path, name: str, settings: dict, changes: list[str]) -> dict:
     """Trains one row's model. Returns its figures."""
     flags = [f"--{key}={value}" for key, value in settings.items()]
     changes = [change.replace("FIRST", str(folder / "float32")) for change in changes]
-    begin = time.perf_counter()
     directory = folder / name.replace(" ", "-")
-    out, memory = run("-m", "apps.nlp", "train", "--run-dir", directory, *flags, *changes)
-    (count, trained) = re.search(r"([\d,]+) parameters(?:, ([\d,]+) of them trained)?", out).groups()
+    done = run("-m", "apps.nlp", "train", "--run-dir", directory, *flags, *changes)
+    (count, trained) = re.search(r"([\d,]+) parameters(?:, ([\d,]+) of them trained)?", done.out).groups()
     rows = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
     speeds = [row["tokens_per_second"] for row in rows if "tokens_per_second" in row]
     return {
         "parameters": int(count.replace(",", "")),
         "trained": int((trained or count).replace(",", "")),
-        "memory_gib": memory,
+        "memory_gib": done.megabytes / 1024,
         "tokens_per_second": statistics.median(speeds[len(speeds) // 2 :]),
         "loss": [row["val_loss"] for row in rows if "val_loss" in row][-1],
-        "seconds": time.perf_counter() - begin,
+        "seconds": done.seconds,
     }
 
 
@@ -116,7 +92,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="windows in a step (%(default)s)")
     parser.add_argument("--length", type=int, default=64, help="characters in a window (%(default)s)")
     parser.add_argument("--rows", nargs="+", choices=list(MEANS), default=list(MEANS), help="which means")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     options = parser.parse_args()
     console = Console()
     text = options.text.read_text(encoding="utf-8")
@@ -138,16 +114,40 @@ def main() -> None:
             console.print(f"{name}: {found[name]}")
         for kind in ("none", "int8"):
             exports[kind] = export(folder, kind)
-        versions = [folder / kind / "nlp" / "1" for kind in exports]
-        pairs = json.loads(run("-c", ASK, REQUESTS, *versions)[0].splitlines()[-1])
+        models = [folder / kind / "nlp" / "1" for kind in exports]
+        pairs = run("-c", ASK, REQUESTS, *models, name="requests").answer
         for kind, seconds in zip(exports, zip(*pairs, strict=True), strict=True):
             exports[kind]["milliseconds"] = 1000 * statistics.median(seconds)
-    report(console, found, exports, options)
+    settings = {"steps": options.steps, "batch_size": options.batch_size, "length": options.length}
+    report(console, found, exports, options.size, settings, versions(), options.output)
 
 
-def report(console: Console, found: dict[str, dict], exports: dict[str, dict], options: argparse.Namespace) -> None:
-    """Prints the tables, and writes all figures into `large_models_SIZE.json`."""
-    title = f"{options.size}: {options.steps} steps of {options.batch_size} windows of {options.length} characters"
+def rows_of(size: str, found: dict[str, dict], exports: dict[str, dict]) -> list[dict]:
+    """Three figures of each training, and of each export; `ratio` is that to the first."""
+    rows = []
+    kinds = {"none": "float32", "int8": "int8 weights"}
+    for work, systems, units in (
+        (TRAINING, found, {"memory_gib": "GiB", "tokens_per_second": "tokens/s", "loss": "nats a character"}),
+        (EXPORT, {kinds[kind]: each for kind, each in exports.items()},
+         {"megabytes": "MB", "loss": "nats a character", "milliseconds": "ms for 64 tokens"}),
+    ):  # fmt: skip
+        first = next(iter(systems.values()))
+        for name, figures in systems.items():
+            more = {key: figures[key] for key in ("parameters", "trained", "seconds") if key in figures}
+            rows += [
+                {"work": work.format(size), "system": name, "value": round(figures[key], 5), "unit": unit}
+                | {"ratio": round(figures[key] / first[key], 3)}
+                | more
+                for key, unit in units.items()
+            ]
+    return rows
+
+
+def report(
+    console: Console, found: dict, exports: dict, size: str, settings: dict, versions: dict, directory: Path
+) -> None:
+    """Prints the tables, writes all figures into `large_models_SIZE.json` and draws them."""
+    title = "{}: {steps} steps of {batch_size} windows of {length} characters".format(size, **settings)
     table = Table("", title=title, title_justify="left")
     for column in ("parameters", "trained", "memory, GiB", "tokens/s", "loss"):
         table.add_column(column, justify="right")
@@ -162,12 +162,8 @@ def report(console: Console, found: dict[str, dict], exports: dict[str, dict], o
         name = {"none": "float32", "int8": "int8 weights"}[kind]
         table.add_row(name, f"{row['megabytes']:.1f}", f"{row['loss']:.4f}", f"{row['milliseconds']:.0f}")
     console.print(table)
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / f"large_models_{options.size}.json"
-    settings = {"steps": options.steps, "batch_size": options.batch_size, "length": options.length}
-    content = {"machine": machine(), **settings, "rows": found, "exports": exports}
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    console.print(f"wrote {file}")
+    rows = rows_of(size, found, exports)
+    save(f"large_models_{size}", rows, directory, versions, bars(rows), **settings)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,16 @@ sample of bounded size. Exits with 1 when the difference exceeds --limit.
 """
 
 import argparse
-import os
 import random
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import psutil
+from processes import SystemFailed, run
+from results_files import RESULTS, bars, save, versions
 
 from apps.translate import sample
-
-ROOT = Path(__file__).parents[1]
 
 
 def write_corpus(file: Path, size: int) -> None:
@@ -34,16 +31,16 @@ def write_corpus(file: Path, size: int) -> None:
             written += out.write(f"{number} {source}\t{number} {target}\n")
 
 
-def peak_of_training(corpus: Path, run: Path, steps: int) -> tuple[float, float]:
-    """Trains `steps` steps. Returns the peak resident memory in MB and the seconds taken."""
-    command = [sys.executable, "-m", "apps.translate", "train", "--train", corpus, "--run-dir", run]
+def peak_of_training(corpus: Path, directory: Path, steps: int) -> tuple[float, float]:
+    """Trains `steps` steps. Returns the peak resident memory in MB and the seconds taken.
+
+    Raises:
+        SystemFailed: training ended with an error.
+    """
+    command = ["-m", "apps.translate", "train", "--train", corpus, "--run-dir", directory]
     command += ["--max-steps", steps, "--jit", "off", "--model.encoder-layers", 1, "--model.decoder-layers", 1]
-    begin = time.time()
-    process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        sys.exit(f"training on {corpus} failed")
-    return usage.ru_maxrss / 1024, time.time() - begin
+    done = run(*command, name=f"training on {corpus.name}")
+    return done.megabytes, done.seconds
 
 
 def main() -> None:
@@ -51,9 +48,10 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=1000, help="size of the whole corpus")
     parser.add_argument("--steps", type=int, default=100, help="training steps in each run")
     parser.add_argument("--limit", type=float, default=150.0, help="allowed difference of the peaks in MB")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     options = parser.parse_args()
     print(f"{psutil.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB of memory")
-    peaks = []
+    peaks, rows = [], []
     with tempfile.TemporaryDirectory() as directory:
         for name, megabytes in (("first 1 %", options.megabytes / 100), ("whole", options.megabytes)):
             corpus = Path(directory) / f"{name[:5]}.tsv"
@@ -61,10 +59,18 @@ def main() -> None:
             peak, seconds = peak_of_training(corpus, Path(directory) / f"run-{name[:5]}", options.steps)
             print(f"{name:10} {megabytes:8.0f} MB  peak {peak:7.0f} MB  {seconds:6.0f} s", flush=True)
             peaks.append(peak)
+            row = {"work": "translate: training on a large corpus", "system": f"{name}, {megabytes:,.0f} MB"}
+            row |= {"value": round(peak, 1), "unit": "MB peak", "ratio": round(peak / peaks[0], 3)}
+            rows.append(row | {"megabytes": megabytes, "seconds": round(seconds, 1)})
             corpus.unlink()
     print(f"difference {peaks[1] - peaks[0]:.0f} MB, allowed {options.limit:.0f} MB")
+    about = {"steps": options.steps, "limit_megabytes": options.limit}
+    save("memory", rows, options.output, versions(), bars(rows), **about)
     sys.exit(peaks[1] - peaks[0] > options.limit)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except SystemFailed as error:
+        sys.exit(str(error))

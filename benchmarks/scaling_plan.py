@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from results_files import RESULTS, markdown, save
 from rich.console import Console
 from rich.table import Table
 from scaling_formulas import Hardware, models, plan
-from side_by_side import RESULTS
 
 
 def plans(hardware: Hardware, options: argparse.Namespace) -> dict[str, list[dict]]:
@@ -79,11 +79,15 @@ def table(title: str, rows: list[dict], columns: dict[str, tuple[str, str]]) -> 
     return made
 
 
-def markdown(rows: list[dict], columns: dict[str, tuple[str, str]]) -> str:
+def cells(rows: list[dict], columns: dict[str, tuple[str, str]]) -> str:
     """The same for a page of documentation."""
-    lines = [[heading for heading, _ in columns.values()], ["---:"] * len(columns)]
-    lines += [[format(row[field], how) for field, (_, how) in columns.items()] for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    lines = [[format(row[field], how) for field, (_, how) in columns.items()] for row in rows]
+    return markdown([heading for heading, _ in columns.values()], lines, words=int("app" in columns))
+
+
+def workers() -> str:
+    """The measured part of docs/scaling.md."""
+    return cells(measured(RESULTS / "replicas.json")[1], MEASURED)
 
 
 STEP = {
@@ -108,7 +112,7 @@ MEASURED = {
 }  # fmt: skip
 
 
-def draw(found: dict[str, list[dict]], file: Path, hardware: Hardware) -> None:
+def draw(found: dict[str, list[dict]], hardware: Hardware) -> Figure:
     """Where the time of a step goes, and how much sooner training ends."""
     figure = Figure(figsize=(11, 2.6 * len(found) + 0.8), layout="constrained")
     for (bars, lines), (name, rows) in zip(figure.subplots(len(found), 2, squeeze=False), found.items(), strict=True):
@@ -141,7 +145,7 @@ def draw(found: dict[str, list[dict]], file: Path, hardware: Hardware) -> None:
         f"{hardware.within:g} GB/s within and {hardware.between:g} between nodes, {hardware.latency:g} µs a hop"
     )
     figure.suptitle(f"computed, not measured: {about}", x=0.01, ha="left", fontsize=10)
-    figure.savefig(file, dpi=120)
+    return figure
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -153,7 +157,7 @@ def command_line() -> argparse.ArgumentParser:
         flag, words = f"--{field.name.replace('_', '-')}", f"{field.metadata['help']} (%(default)s)"
         kind = {"action": "store_true"} if field.type is bool else {"type": field.type}
         parser.add_argument(flag, default=field.default, help=words, **kind)
-    parser.add_argument("--markdown", action="store_true", help="print the plans as Markdown, as in docs/scaling.md")
+    parser.add_argument("--markdown", action="store_true", help="print tables as Markdown, as in docs/scaling.md")
     parser.add_argument("--replicas", type=Path, default=RESULTS / "replicas.json", help="what replicas.py wrote")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     return parser
@@ -178,23 +182,27 @@ def main() -> None:
     content, here = measured(options.replicas)
     console = Console()
     cpu = f"{content['machine']['cpu']}, {content['machine']['cores']} cores"
-    console.print(table(f"measured: workers on one machine ({cpu}), over its loopback", here, MEASURED))
+    show(console, f"measured: workers on one machine ({cpu}), over its loopback", here, MEASURED, options.markdown)
     found = plans(hardware, options)
     for model in models(options.critical_batch):
         title = f"computed: {model.name}, {model.parameters:,} parameters, {model.flops / 1e9:.2f} GFLOPs a token"
         for words, columns in ((f"{title}, {model.tokens:.2g} tokens", STEP), ("memory and failures", FAILURES)):
-            if options.markdown:
-                print(f"\n{words}\n\n{markdown(found[model.name], columns)}")
-            else:
-                console.print(table(words, found[model.name], columns))
-    for file in write(content, here, found, hardware, options):
-        console.print(f"wrote {file}")
+            show(console, words, found[model.name], columns, options.markdown)
+    write(content, here, found, hardware, options)
+
+
+def show(console: Console, title: str, rows: list[dict], columns: dict[str, tuple[str, str]], marked: bool) -> None:
+    """Prints a table, as Markdown where that is asked for."""
+    if marked:
+        print(f"\n{title}\n\n{cells(rows, columns)}")
+    else:
+        console.print(table(title, rows, columns))
 
 
 def write(
     content: dict, here: list[dict], found: dict[str, list[dict]], hardware: Hardware, options: argparse.Namespace
-) -> list[Path]:
-    """Writes `scaling_plan.json` and `scaling_plan.png`. Returns the two files."""
+) -> None:
+    """Writes `scaling_plan.json` and `scaling_plan.png`."""
     rows = [
         {"work": name, "system": f"{row['devices']} devices", "value": row["step_ms"], "unit": "ms"}
         | {"ratio": row["speed_up"], "kind": "computed"}
@@ -202,19 +210,13 @@ def write(
         for name, rows in found.items()
         for row in rows
     ]
-    written = {
+    more = {
         "machine": content["machine"],
-        "versions": content["versions"],
         "assumed": dataclasses.asdict(hardware) | {"tokens_per_device": options.tokens_per_device},
         "models": [dataclasses.asdict(model) for model in models(options.critical_batch)],
         "measured": here,
-        "rows": rows,
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    figures, chart = (options.output / f"scaling_plan.{kind}" for kind in ("json", "png"))
-    figures.write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw(found, chart, hardware)
-    return [figures, chart]
+    save("scaling_plan", rows, options.output, content["versions"], draw(found, hardware), **more)
 
 
 if __name__ == "__main__":

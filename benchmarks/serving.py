@@ -11,19 +11,18 @@ not and shares the operations of each request out among all cores, as TensorFlow
 import argparse
 import asyncio
 import http.client
-import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
 import numpy as np
 import tensorflow as tf
+from results_files import RESULTS, bars, ratio, save, versions
 from rich.console import Console
 from rich.table import Table
-from side_by_side import RESULTS, machine
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from pipelines.serving.client.base import connect
@@ -31,6 +30,7 @@ from pipelines.serving.client.load import Report, run
 from pipelines.serving.model import SavedModel
 from pipelines.serving.process import ServerProcess
 
+ONE_BY_ONE, BATCHING = "one request after the other, a trivial model", "{} clients, a text a request, {}"
 TEXTS = [
     "A man in a blue shirt is standing on a ladder cleaning a window.",
     "Two young women in white dresses are playing the violin on a stage.",
@@ -46,24 +46,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (%(default)s)")
     parser.add_argument("--requests", type=int, default=400, help="requests in a turn (%(default)s)")
     parser.add_argument("--clients", type=int, default=32, help="requests at a time, for batching (%(default)s)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     options = parser.parse_args()
     if options.comparison == "batching" and not options.export:
         parser.error("batching needs --export")
-    title, rows = latency(options) if options.comparison == "latency" else asyncio.run(batching(options))
+    rows, used = latency(options) if options.comparison == "latency" else asyncio.run(batching(options))
+    title = f"{options.rounds} rounds of {options.requests} requests"
     table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="left" if name == "system" else "right")
+    names = [name for name in rows[0] if name not in ("rounds", "unit", "ratio_range")]
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="left" if name in ("work", "system") else "right")
     for row in rows:
-        table.add_row(*map(str, row.values()))
-    Console(width=110).print(table)
-    file = options.output / f"serving_{options.comparison}.json"
-    file.write_text(json.dumps({"machine": machine(), "title": title, "rows": rows}, indent=2) + "\n")
-    print(f"wrote {file}")
+        cells = [ratio(row) if name == "ratio" else str(row[name]) for name in names]
+        table.add_row(*cells)
+    Console(width=130).print(table)
+    about = {"rounds": options.rounds, "requests": options.requests}
+    save(f"serving_{options.comparison}", rows, options.output, used, bars(rows), **about)
 
 
-def latency(options: argparse.Namespace) -> tuple[str, list[dict]]:
-    """Milliseconds a request, and how much more they are than in the process."""
+def latency(options: argparse.Namespace) -> tuple[list[dict], dict[str, str]]:
+    """Milliseconds a request; `more_ms` is how much more they are than in the process, compared within rounds."""
     with tempfile.TemporaryDirectory() as folder:
         export_line(Path(folder) / "1")
         saved = SavedModel(Path(folder) / "1", 1)
@@ -83,22 +85,33 @@ def latency(options: argparse.Namespace) -> tuple[str, list[dict]]:
     base = np.array(times["in the process"])
     rows = []
     for name, found in times.items():
-        more = np.array(found) - base
-        low, middle, high = np.percentile(more, [0, 50, 100])
+        more, middle = np.array(found) - base, round(float(np.median(found)), 3)
         rows.append(
-            {"system": name, "p50_ms": round(float(np.median(found)), 3), "more_than_in_the_process": f"{middle:.3f}"}
-            | {"lowest_and_highest_round": f"{low:.3f}–{high:.3f}"}
+            {"work": ONE_BY_ONE, "system": name, "value": middle, "unit": "ms"}
+            | _ratios(found, base)
+            | {"more_ms": round(float(np.median(more)), 3)}
+            | {"more_ms_range": [round(float(more.min()), 3), round(float(more.max()), 3)]}
+            | {"rounds": [round(each, 4) for each in found]}
         )
-    return f"one request after the other, {options.rounds} rounds of {options.requests}", rows
+    return rows, versions("grpcio")
 
 
-def export_line(directory: Path) -> None:
-    """y = 2 x + 1."""
+def _ratios(found: Sequence[float], base: Sequence[float]) -> dict:
+    """Over that of another system, within each round: the median, the lowest and the highest."""
+    ratios = np.array(found) / np.array(base)
+    bounds = [round(float(each), 3) for each in (ratios.min(), ratios.max())]
+    return {"ratio": round(float(np.median(ratios)), 3), "ratio_range": bounds}
+
+
+def export_line(directory: Path, slope: float = 2.0, shift: float = 1.0) -> None:
+    """y = slope · x + shift, visible at once and whole."""
     model = tf.Module()
-    model.slope = tf.Variable(2.0)
+    model.slope = tf.Variable(slope)
     signature = [tf.TensorSpec([None], tf.float32, name="x")]
-    model.line = tf.function(lambda x: {"y": x * model.slope + 1.0}, input_signature=signature)
-    tf.saved_model.save(model, str(directory), signatures=model.line)
+    model.line = tf.function(lambda x: {"y": x * model.slope + shift}, input_signature=signature)
+    hidden = directory.with_name(f".{directory.name}")
+    tf.saved_model.save(model, str(hidden), signatures=model.line)
+    hidden.rename(directory)
 
 
 def _grpc(address: str) -> Callable[[], None]:
@@ -129,8 +142,8 @@ def median(ask: Callable[[], None], times: int) -> float:
     return 1000 * float(np.median(taken))
 
 
-async def batching(options: argparse.Namespace) -> tuple[str, list[dict]]:
-    """Requests a second of both servers, over both APIs."""
+async def batching(options: argparse.Namespace) -> tuple[list[dict], dict[str, str]]:
+    """Requests a second of the servers, over both APIs; `ratio` is that to the server that does not batch."""
     flags = ("--model_name=m", f"--model_base_path={options.export.absolute()}")
     one_by_one = (*flags, "--enable_batching=false")
     shared = f"--tensorflow_intra_op_parallelism={os.cpu_count()}"
@@ -142,24 +155,22 @@ async def batching(options: argparse.Namespace) -> tuple[str, list[dict]]:
         servers = {"batched": batched, "one by one": single, f"one by one, {os.cpu_count()} threads each": sharing}
         found = {}
         for _ in range(options.rounds):
-            for api in ("grpc", "rest"):
+            for api in ("gRPC", "REST"):
                 for name, server in servers.items():
-                    url = server.grpc if api == "grpc" else f"http://{server.rest}"
-                    found.setdefault((api, name), []).append(await measured(api, url, options))
+                    url = server.grpc if api == "gRPC" else f"http://{server.rest}"
+                    found.setdefault((api, name), []).append(await measured(api.lower(), url, options))
     rows = []
     for (api, name), reports in found.items():
-        others = found[api, "one by one"]
-        ratios = [
-            ours["requests_per_second"] / theirs["requests_per_second"]
-            for ours, theirs in zip(reports, others, strict=True)
-        ]
-        row = {"system": f"{api}, {name}"}
-        row |= {key: round(float(np.median([r[key] for r in reports])), 1) for key in ("requests_per_second", "p50_ms")}
-        row |= {"p99_ms": round(float(np.median([r["p99_ms"] for r in reports])), 1)}
-        row |= {"times_one_by_one": round(float(np.median(ratios)), 2)}
-        row |= {"lowest_and_highest_round": f"{min(ratios):.2f}–{max(ratios):.2f}"}
-        rows.append(row)
-    return f"{options.clients} clients, {options.rounds} rounds of {options.requests} requests of one text", rows
+        speeds, others = ([r["requests_per_second"] for r in found[api, which]] for which in (name, "one by one"))
+        medians = {key: round(float(np.median([r[key] for r in reports])), 1) for key in ("p50_ms", "p99_ms")}
+        rows.append(
+            {"work": BATCHING.format(options.clients, api), "system": name}
+            | {"value": round(float(np.median(speeds)), 1), "unit": "requests/s"}
+            | _ratios(speeds, others)
+            | medians
+            | {"rounds": [round(each, 1) for each in speeds]}
+        )
+    return rows, versions("grpcio", "uvicorn")
 
 
 async def measured(api: str, url: str, options: argparse.Namespace) -> dict:

@@ -17,17 +17,23 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
-import tensorflow as tf
-from side_by_side import RESULTS, machine
+from results_files import RESULTS, bars, save, versions
+from serving import export_line
 
 from pipelines.serving.client.base import Client, connect
 from pipelines.serving.process import ServerProcess
 from pipelines.serving.status import StatusError
 
 MEGABYTE = 1 << 20
+WORKS = {
+    "switch": "new versions under load, {} clients",
+    "kill": "kill -9 under load, {} clients",
+    "memory": "memory in the course of many requests, {} clients",
+}
 
 
 def main() -> None:
@@ -37,28 +43,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60, help="how long to switch versions (%(default)s)")
     parser.add_argument("--every", type=float, default=5, help="seconds between new versions (%(default)s)")
     parser.add_argument("--requests", type=int, default=100_000, help="for memory (%(default)s)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "line")
-        export(base / "1", 1)
-        found, kept = asyncio.run(globals()[options.fault](options, base))
-    print(json.dumps(found, indent=2))
-    file = options.output / f"serving_{options.fault}.json"
-    file.write_text(json.dumps({"machine": machine(), **found}, indent=2) + "\n")
-    print(f"wrote {file}")
+        export_line(base / "1", 1.0, 0.0)
+        faults = {"switch": switch, "kill": kill, "memory": memory}
+        rows, facts, kept = asyncio.run(faults[options.fault](options, base))
+    for row in rows:
+        print(f"{row['system']}: {row['value']:,} {row['unit']}")
+    print(json.dumps(facts, indent=2))
+    save(f"serving_{options.fault}", rows, options.output, versions("grpcio"), bars(rows), **facts)
     sys.exit(not kept)
 
 
-def export(directory: Path, slope: int) -> None:
-    """y = slope · x, visible at once and whole."""
-    model = tf.Module()
-    model.slope = tf.Variable(float(slope))
-    signature = [tf.TensorSpec([None], tf.float32, name="x")]
-    model.line = tf.function(lambda x: {"y": x * model.slope}, input_signature=signature)
-    hidden = directory.with_name(f".{directory.name}")
-    tf.saved_model.save(model, str(hidden), signatures=model.line)
-    hidden.rename(directory)
+def rows_of(fault: str, clients: int, values: Mapping[str, float], unit: str = "requests") -> list[dict]:
+    """One row a figure."""
+    work = WORKS[fault].format(clients)
+    return [
+        {"work": work, "system": name, "value": value, "unit": unit, "ratio": None} for name, value in values.items()
+    ]
 
 
 class Load:
@@ -107,7 +111,7 @@ class Load:
                 self.under_way -= 1
 
 
-async def switch(options: argparse.Namespace, base: Path) -> tuple[dict, bool]:
+async def switch(options: argparse.Namespace, base: Path) -> tuple[list[dict], dict, bool]:
     """A new version every few seconds, the one before the last deleted, under load."""
     version = 1
     with ServerProcess("--model_name=line", f"--model_base_path={base}") as server:
@@ -117,25 +121,29 @@ async def switch(options: argparse.Namespace, base: Path) -> tuple[dict, bool]:
             while time.monotonic() - began < options.seconds:
                 await asyncio.sleep(options.every)
                 version += 1
-                await asyncio.to_thread(export, base / str(version), version)
+                await asyncio.to_thread(export_line, base / str(version), float(version), 0.0)
                 if version > 2:
                     shutil.rmtree(base / str(version - 2))
             await asyncio.sleep(2)
         seconds = time.monotonic() - began
     wrong = {slope: n for slope, n in load.answers.items() if slope not in range(1, version + 1)}
-    found = {
+    figures = {
+        "answered": load.answers.total(),
+        "failed": load.errors.total(),
+        "answered wrongly": sum(wrong.values()),
+    }
+    facts = {
         "clients": options.clients,
         "seconds": round(seconds, 1),
-        "requests": load.answers.total() + load.errors.total(),
-        "failed": load.errors.total(),
-        "wrong": sum(wrong.values()),
+        "versions_served": version,
         "errors": dict(load.errors),
         "answers_by_version": {int(slope): n for slope, n in sorted(load.answers.items())},
     }
-    return found, not load.errors and not wrong and len(load.answers) == version
+    kept = not load.errors and not wrong and len(load.answers) == version
+    return rows_of("switch", options.clients, figures), facts, kept
 
 
-async def kill(options: argparse.Namespace, base: Path) -> tuple[dict, bool]:
+async def kill(options: argparse.Namespace, base: Path) -> tuple[list[dict], dict, bool]:
     """kill -9 under load, and a new server on the same ports."""
     server = ServerProcess("--model_name=line", f"--model_base_path={base}")
     load = Load(server, options.clients)
@@ -150,17 +158,17 @@ async def kill(options: argparse.Namespace, base: Path) -> tuple[dict, bool]:
         await asyncio.sleep(5)
         after, lost_later = load.answers.total() - answered, _lost(load) - lost
     server.kill()
-    found = {
-        "clients": options.clients,
-        "answered_before": before,
-        "failed_before": failed_before,
-        "under_way_at_the_kill": under_way,
+    figures = {
+        "answered before": before,
+        "failed before": failed_before,
+        "under way at the kill": under_way,
         "lost": lost,
-        "lost_after_the_restart": lost_later,
-        "answered_after_the_restart": after,
-        "errors": dict(load.errors),
+        "lost after the restart": lost_later,
+        "answered after the restart": after,
     }
-    return found, not failed_before and lost <= under_way and not lost_later and after > 0
+    facts = {"clients": options.clients, "errors": dict(load.errors)}
+    kept = not failed_before and lost <= under_way and not lost_later and after > 0
+    return rows_of("kill", options.clients, figures), facts, kept
 
 
 def _lost(load: Load) -> int:
@@ -168,7 +176,7 @@ def _lost(load: Load) -> int:
     return sum(n for text, n in load.errors.items() if "nothing listens" not in text)
 
 
-async def memory(options: argparse.Namespace, base: Path) -> tuple[dict, bool]:
+async def memory(options: argparse.Namespace, base: Path) -> tuple[list[dict], dict, bool]:
     """Resident memory in the course of many requests."""
     with ServerProcess("--model_name=line", f"--model_base_path={base}") as server:
         process = psutil.Process(server.process.pid)
@@ -178,14 +186,15 @@ async def memory(options: argparse.Namespace, base: Path) -> tuple[dict, bool]:
             async with load.running(options.requests * part // 10) as tasks:
                 await asyncio.gather(*tasks)
             resident[load.answers.total()] = round(process.memory_info().rss / MEGABYTE, 1)
-    first, last = list(resident.values())[0], list(resident.values())[-1]
-    found = {
-        "clients": options.clients,
-        "resident_megabytes_after_requests": resident,
-        "growth": round(last / first - 1, 4),
-        "failed": load.errors.total(),
-    }
-    return found, last <= 1.05 * first and not load.errors
+    first, *_, last = resident.values()
+    kept = last <= 1.05 * first and not load.errors
+    return memory_rows(options.clients, resident), {"clients": options.clients, "failed": load.errors.total()}, kept
+
+
+def memory_rows(clients: int, resident: Mapping[int, float]) -> list[dict]:
+    """Of resident megabytes after so many requests; `ratio` is that to the first."""
+    rows = rows_of("memory", clients, {f"after {n:,} requests": held for n, held in resident.items()}, "MB resident")
+    return [row | {"ratio": round(row["value"] / rows[0]["value"], 4)} for row in rows]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
-import re
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -20,12 +18,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from processes import ROOT, SystemFailed, last_line
+from results_files import RESULTS, save
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 
 
 def command_line(description: str, a_step: str, steps: int = 5) -> argparse.ArgumentParser:
@@ -41,10 +38,6 @@ def command_line(description: str, a_step: str, steps: int = 5) -> argparse.Argu
     parser.add_argument("--steps", type=int, default=steps, help=f"{a_step} in a turn (%(default)s)")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     return parser
-
-
-class SystemFailed(Exception):
-    """A system ended, or answered with something else than a figure. The message is one line that names it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +91,7 @@ class Worker:
         if not line:
             code = self._process.wait()
             self._errors.seek(0)
-            said = [line.strip() for line in self._errors if line.strip()]
-            raise SystemFailed(f"{self.name}: ended with exit code {code}: {said[-1] if said else 'no message'}")
+            raise SystemFailed(f"{self.name}: ended with exit code {code}: {last_line(self._errors.read())}")
         try:
             return json.loads(line)
         except ValueError:
@@ -221,7 +213,7 @@ class Comparison:
         """One row a system.
 
         `ratio` is its time over ours, taken within each round: the median, the lowest and the highest
-        of the rounds. Above 1, ours is the faster.
+        of the rounds. Above 1, ours is the faster. `rounds` are the milliseconds of each.
         """
         rows = []
         for system, seconds in self.seconds.items():
@@ -235,6 +227,7 @@ class Comparison:
                     "ratio": round(float(np.median(ratios)), 3),
                     "ratio_range": [round(float(ratios.min()), 3), round(float(ratios.max()), 3)],
                     f"{self.unit}_per_second": round(self.amount / float(np.median(seconds))),
+                    "rounds": [round(1000 * float(each), 3) for each in seconds],
                 }
             )
             for name in self.shares:
@@ -246,7 +239,7 @@ class Comparison:
         rounds = len(self.seconds[self.ours])
         table = Table(title=f"{self.work}: median of {rounds} rounds", title_justify="left")
         table.add_column("system")
-        for column in ("ms", "time / ours", "lowest", "highest", f"{self.unit}/s", *self.shares):
+        for column in ("ms", f"time / {self.ours}", "lowest", "highest", f"{self.unit}/s", *self.shares):
             table.add_column(column, justify="right")
         for row in self.rows():
             low, high = row["ratio_range"]
@@ -276,41 +269,16 @@ def _digits(milliseconds: float) -> str:
     return f"{milliseconds:.0f}" if milliseconds >= 100 else f"{milliseconds:.1f}"
 
 
-def report(name: str, comparisons: Sequence[Comparison], directory: Path) -> None:
-    """Prints the tables, writes the files, and says where they are."""
+def report(name: str, comparisons: Sequence[Comparison], directory: Path) -> list[Path]:
+    """Prints the tables, writes the rows and draws them, and says where. Returns the two files."""
     console = Console()
     for comparison in comparisons:
         console.print(comparison.table())
-    for file in write(name, comparisons, directory):
-        console.print(f"wrote {file}")
-
-
-def write(name: str, comparisons: Sequence[Comparison], directory: Path) -> list[Path]:
-    """Writes the rows of all comparisons into `<name>.json` and draws them in `<name>.png`. Returns the two files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    figures, chart = directory / f"{name}.json", directory / f"{name}.png"
-    content = {
-        "machine": machine(),
-        "versions": {name: version for each in comparisons for name, version in each.versions.items()},
-        "rows": [row for each in comparisons for row in each.rows()],
-    }
-    figures.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     heights = [1.2 + 0.45 * len(each.answers) for each in comparisons]
     figure = Figure(figsize=(9, 0.4 + sum(heights)), layout="constrained")
     panels = figure.subplots(len(comparisons), squeeze=False, height_ratios=heights)[:, 0]
     for comparison, axes in zip(comparisons, panels, strict=True):
         comparison.draw(axes)
-    about = machine()
-    figure.suptitle(f"{about['cpu']}, {about['cores']} cores", x=0.01, ha="left", fontsize=10)
-    panels[-1].set_xlabel("ms a step: median and middle half of the rounds; × is time over ours")
-    figure.savefig(chart, dpi=120)
-    return [figures, chart]
-
-
-def machine() -> dict:
-    """What kind of machine this is. Says nothing of whose it is or what it is called."""
-    cpu = platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        cpu = found[1] if found else cpu
-    return {"cpu": cpu, "cores": os.cpu_count(), "system": platform.system()}
+    panels[-1].set_xlabel("ms a step: median and middle half of the rounds; × is time over that of the green bar")
+    versions = {name: version for each in comparisons for name, version in each.versions.items()}
+    return save(name, [row for each in comparisons for row in each.rows()], directory, versions, figure)

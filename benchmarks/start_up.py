@@ -8,27 +8,25 @@ first two is what a command does besides: logs, a checkpoint, sockets.
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from large_models import run
 from matplotlib.figure import Figure
+from processes import SystemFailed, run, train
+from results_files import save, versions
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from short_training import train, versions
-from side_by_side import ROOT, SystemFailed, machine
 
 from pipelines.errors import UserError
 from pipelines.serving.process import ServerProcess
 
 APPS = ("translate", "image", "speech", "nlp")
+NAME = "start_up"
+HELP, TRAIN, SERVE = "{} --help", "{} train, first step", "{} serve, available"
 REPEATS = 3  # of --help, the fastest of which counts
 PACKAGES = 6  # of which imports are named
 COLOURS = {  # of the phases that espalier_app.py tells of
@@ -60,6 +58,11 @@ class Start:
     seconds: float
     phases: dict[str, float]
     imports: dict[str, float]
+
+
+def works(apps: Sequence[str]) -> list[str]:
+    """What is measured of some apps."""
+    return [work.format(app) for app in apps for work in (HELP, TRAIN, SERVE)]
 
 
 def measure(apps: Sequence[str]) -> list[Start]:
@@ -98,12 +101,12 @@ def _help(app: str) -> Start:
     times = import_times(*command)
     imports = min(sum(times.values()), min(seconds))
     phases = {"interpreter": min(seconds) - imports, "imports": imports}
-    return Start(f"{app} --help", min(seconds), phases, _largest(times))
+    return Start(HELP.format(app), min(seconds), phases, _largest(times))
 
 
 def _train(app: str, folder: Path) -> Start:
     seconds = train(app, [], 1, folder)["first"]
-    return Start(f"{app} train, first step", seconds, *_inside("train", {"name": app, "flags": []}))
+    return Start(TRAIN.format(app), seconds, *_inside("train", {"name": app, "flags": []}))
 
 
 def _serve(app: str, base: Path) -> Start:
@@ -113,7 +116,7 @@ def _serve(app: str, base: Path) -> Start:
             seconds = time.perf_counter() - begin
     except UserError as error:
         raise SystemFailed(f"{app} serve: {error}") from None
-    return Start(f"{app} serve, available", seconds, *_inside("serve", {"version": str(base / "1")}))
+    return Start(SERVE.format(app), seconds, *_inside("serve", {"version": str(base / "1")}))
 
 
 def _inside(task: str, asked: dict) -> tuple[dict[str, float], dict[str, float]]:
@@ -122,8 +125,7 @@ def _inside(task: str, asked: dict) -> tuple[dict[str, float], dict[str, float]]
     def command() -> tuple[str, ...]:
         return "-m", "benchmarks.peers.espalier_app", task, json.dumps(asked | {"spawned": time.time()})
 
-    out, _ = run(*command())
-    return json.loads(out.splitlines()[-1])["phases"], _largest(import_times(*command()))
+    return run(*command()).answer["phases"], _largest(import_times(*command()))
 
 
 def import_times(*arguments: str) -> Counter:
@@ -132,17 +134,7 @@ def import_times(*arguments: str) -> Counter:
     Raises:
         SystemFailed: it ended with an error.
     """
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("import time:")]
-        raise SystemFailed(f"{' '.join(arguments[:3])}: {said[-1] if said else 'no message'}")
-    return by_package(done.stderr)
+    return by_package(run("-X", "importtime", *arguments).errors)
 
 
 def by_package(lines: str) -> Counter:
@@ -191,7 +183,7 @@ def table(found: Sequence[Start]) -> Table:
     return made
 
 
-def draw(found: Sequence[Start], file: Path) -> None:
+def draw(found: Sequence[Start]) -> Figure:
     """A bar a command, of its phases, and a mark where it was there as seen from outside."""
     figure = Figure(figsize=(9, 1.6 + 0.4 * len(found)), layout="constrained")
     axes = figure.subplots()
@@ -210,18 +202,11 @@ def draw(found: Sequence[Start], file: Path) -> None:
     bars, labels = axes.get_legend_handles_labels()
     named = dict(zip(labels, bars, strict=True))  # each once
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    about = machine()
-    title = f"What starting takes, on the sample: {about['cpu']}, {about['cores']} cores"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
-    figure.savefig(file, dpi=120)
+    axes.set_title("What starting takes, on the sample", loc="left", fontsize=10)
+    return figure
 
 
 def report(found: Sequence[Start], directory: Path, console: Console) -> None:
     """Prints the table, and writes `start_up.json` and `start_up.png`."""
     console.print(table(found))
-    directory.mkdir(parents=True, exist_ok=True)
-    file = directory / "start_up.json"
-    content = {"machine": machine(), "versions": versions(), "rows": rows(found)}
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw(found, file.with_suffix(".png"))
-    console.print(f"wrote {file}\nwrote {file.with_suffix('.png')}")
+    save(NAME, rows(found), directory, versions(), draw(found))

@@ -18,9 +18,7 @@ runs were trained as `TARGETS` says; a test quality found with other options of 
 import argparse
 import dataclasses
 import importlib
-import importlib.metadata
 import json
-import platform
 import shlex
 import subprocess
 import sys
@@ -31,14 +29,16 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from processes import ROOT, SystemFailed, last_line
+from results_files import RESULTS, refuse_to_lose, save, versions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-from side_by_side import RESULTS, ROOT, SystemFailed, machine
 
 from pipelines.config import parse, to_dict
 from pipelines.training import history
 
+NAME = "time_to_quality"
 PANELS = 4  # in a row of the chart
 OPTIONS = "checkpoint", "average", "quantize", "search"  # of `evaluate`, on which a figure depends
 
@@ -187,8 +187,8 @@ def train(name: str, target: Target, run: Path, progress: Progress, bar) -> None
                 process.wait()
             if process.returncode:
                 log.seek(0)
-                said = [words.strip() for words in log if words.strip()] or ["no message"]
-                raise SystemFailed(f"{name}: {command} ended with exit code {process.returncode}: {said[-1]}")
+                said = last_line(log.read())
+                raise SystemFailed(f"{name}: {command} ended with exit code {process.returncode}: {said}")
 
 
 def newest(log) -> str:
@@ -198,10 +198,14 @@ def newest(log) -> str:
     return f", {said[-1]}" if said else ""
 
 
+def work_of(name: str, target: Target) -> str:
+    return f"{name}: {target.command}"
+
+
 def rows_of(name: str, target: Target, found: Found) -> list[dict]:
     """Three rows: minutes to the target, minutes in all, and the test quality."""
     to_target = found.minutes_to(target)
-    about = {"work": f"{name}: {target.command}", "system": "espalier"}
+    about = {"work": work_of(name, target), "system": "espalier"}
     goal = {"metric": target.metric, "target": target.target, "reached": to_target is not None}
     minutes = None if to_target is None else round(to_target, 2)
     test = None if found.test is None else round(found.test, 4)
@@ -255,22 +259,8 @@ def draw(name: str, found: Found, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def write(found: dict[str, Found], directory: Path) -> list[Path]:
-    """Writes `time_to_quality.json` and `time_to_quality.png`. Returns the two files."""
-    directory.mkdir(parents=True, exist_ok=True)
-    figures, chart = directory / "time_to_quality.json", directory / "time_to_quality.png"
-    about = machine()
-    versions = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras")}
-    content = {
-        "machine": about,
-        "versions": {"python": platform.python_version(), **versions},
-        "rows": [row for name, each in found.items() for row in rows_of(name, TARGETS[name], each)],
-        "validations": {
-            name: [[round(m, 2), round(v, 4)] for m, v in zip(each.minutes, each.values, strict=True)]
-            for name, each in found.items()
-        },
-    }
-    figures.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def report(found: dict[str, Found], names: Sequence[str], directory: Path) -> None:
+    """Writes the figures and draws the curves. Of the sets named, some may have yet to be trained."""
     columns = min(PANELS, len(found))
     lines = -(-len(found) // columns)
     figure = Figure(figsize=(max(5, 3.2 * columns), 0.8 + 2.4 * lines), layout="constrained")
@@ -279,10 +269,14 @@ def write(found: dict[str, Found], directory: Path) -> list[Path]:
         draw(name, each, axes)
     for axes in panels[len(found) :]:
         axes.set_axis_off()
-    figure.suptitle(f"{about['cpu']}, {about['cores']} cores", x=0.01, ha="left", fontsize=10)
     figure.supxlabel("minutes from the start of the command", fontsize=9)
-    figure.savefig(chart, dpi=120)
-    return [figures, chart]
+    rows = [row for name, each in found.items() for row in rows_of(name, TARGETS[name], each)]
+    curves = {
+        name: [[round(m, 2), round(v, 4)] for m, v in zip(each.minutes, each.values, strict=True)]
+        for name, each in found.items()
+    }
+    coming = [work_of(name, TARGETS[name]) for name in names]
+    save(NAME, rows, directory, versions(), figure, coming=coming, validations=curves)
 
 
 def main() -> None:
@@ -296,6 +290,7 @@ def main() -> None:
     if unknown := set(options.names) - set(TARGETS):
         parser.error(f"no set {', '.join(sorted(unknown))}; there is {', '.join(TARGETS)}")
     names = list(TARGETS) if options.all else options.names or SAMPLES
+    refuse_to_lose(NAME, [work_of(name, TARGETS[name]) for name in names], options.output)
     console, found = Console(), {}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with tempfile.TemporaryDirectory() as temporary, Progress(*columns, console=Console(stderr=True)) as progress:
@@ -307,11 +302,9 @@ def main() -> None:
                 train(name, TARGETS[name], run, progress, bar)
             found[name] = read(TARGETS[name], run)
             if not options.runs or name == names[-1]:  # after each training, since the whole takes long
-                files = write(found, options.output)
+                report(found, names, options.output)
             progress.advance(bar)
     console.print(table(found))
-    for file in files:
-        console.print(f"wrote {file}")
     sys.exit(any(each.minutes_to(TARGETS[name]) is None for name, each in found.items()))
 
 

@@ -10,15 +10,15 @@ need that much anyway. Speed is that of the fastest step, since the machine may 
 import argparse
 import json
 import resource
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+from processes import SystemFailed, run
+from results_files import RESULTS, bars, refuse_to_lose, save, versions
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from side_by_side import RESULTS, ROOT, machine
 
 WAYS = {
     "plain": {},
@@ -29,6 +29,7 @@ WAYS = {
     "--precision mixed_bfloat16 --remat": {"precision": "mixed_bfloat16", "remat": True},
 }
 VOCABULARY = 4000
+NAME = "training_memory"
 
 
 def train(way: str, jit: bool, layers: int, batch_size: int, length: int, steps: int) -> dict:
@@ -72,12 +73,12 @@ def train(way: str, jit: bool, layers: int, batch_size: int, length: int, steps:
 
 
 def measure(*arguments) -> dict:
-    """`train` in a process of its own."""
-    command = [sys.executable, __file__, "--one", json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode:
-        sys.exit(f"{arguments}: {done.stderr.strip().splitlines()[-1]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    """`train` in a process of its own.
+
+    Raises:
+        SystemFailed: it ended with an error.
+    """
+    return run(__file__, "--one", json.dumps(arguments), name=str(arguments)).answer
 
 
 def main() -> None:
@@ -86,7 +87,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32, help="sentences (%(default)s)")
     parser.add_argument("--length", type=int, default=256, help="tokens of source and target (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="training steps of each way (%(default)s)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -95,13 +96,12 @@ def main() -> None:
 
     console, rows = Console(), []
     work = f"translate, {options.layers}+{options.layers} layers of 256, batch {options.batch_size} × {options.length}"
+    refuse_to_lose(NAME, [work], options.output)
     pairs = [(jit, way) for jit in (False, True) for way in WAYS]
     floors = {jit: measure("plain", jit, options.layers, 1, 4, 2) for jit in (False, True)}
     table = Table(title=f"{work}, {floors[True]['parameters']:,} parameters", title_justify="left")
     for column in ("XLA", "way", "peak MB", "activations MB", "of plain", "tokens/s", "of plain"):
         table.add_column(column, justify="left" if column in ("XLA", "way") else "right")
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / "training_memory.json"
     plain = {}
     for jit, way in track(pairs, "training", console=Console(stderr=True)):
         found = measure(way, jit, options.layers, options.batch_size, options.length, options.steps)
@@ -112,7 +112,13 @@ def main() -> None:
         system = f"{way}, {'XLA' if jit else 'no XLA'}"
         rows += [
             {"work": work, "system": system, "value": round(found["peak"]), "unit": "MB peak", "ratio": None},
-            {"work": work, "system": system, "value": round(activations), "unit": "MB", "ratio": round(ratios[0], 3)},
+            {
+                "work": work,
+                "system": system,
+                "value": round(activations),
+                "unit": "MB of activations",
+                "ratio": round(ratios[0], 3),
+            },
             {"work": work, "system": system, "value": round(speed), "unit": "tokens/s", "ratio": round(ratios[1], 3)},
         ]
         figures = (
@@ -123,12 +129,12 @@ def main() -> None:
             f"{ratios[1]:.2f}",
         )
         table.add_row("on" if jit else "off", way, *figures)
-        # After each, since the whole takes long.
-        file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=2, ensure_ascii=False) + "\n")
     console.print(table)
-    console.print(f"wrote {file}")
+    save(NAME, rows, options.output, versions(), bars(rows), steps=options.steps)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(ROOT))
-    main()
+    try:
+        main()
+    except SystemFailed as error:
+        sys.exit(str(error))

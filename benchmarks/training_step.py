@@ -5,25 +5,25 @@
     python benchmarks/training_step.py --model speech nlp language --torch-python PATH
 
 All systems start from the same weights and see the same batches; all clip gradients by their global norm, warm up,
-decay matrices only, and report the loss after each step, and the accuracy where there is one. None averages its
-weights. Before anything is timed, three steps without dropout must give the same loss in all of them (--no-check
-leaves that out). Models are those that the apps' `train` makes by default, with one schedule of learning rates for
-all: the classifier of sentences (nlp), the language model of characters (language), and the speech model, which in
-every system takes ready-made spectrograms: its own front end and its masks over them are left out. What is
-particular to a model is in benchmarks/cases/. PATH is a Python that has PyTorch, for example that of a virtual
-environment of its own:
-
-    python -m venv peer && peer/bin/pip install torch==2.13.0 numpy --index-url https://download.pytorch.org/whl/cpu
+decay matrices only, and report the loss after each step (fit: once a turn), and the accuracy where there is one. None
+averages its weights. Before anything is timed, three steps without dropout must give the same loss in all of them
+(--no-check leaves that out). Models are those that the apps' `train` makes by default, with one schedule of learning
+rates for all: the classifier of sentences (nlp), the language model of characters (language), and the speech model,
+which in every system takes ready-made spectrograms: its own front end and its masks over them are left out. What is
+particular to a model is in benchmarks/cases/. PATH is a Python that has PyTorch; docs/benchmarks.md says how to make
+one.
 """
 
 import argparse
 import itertools
+import operator
 import sys
 import tempfile
 from pathlib import Path
 
 from cases import image, nlp, speech, translate
 from cases.case import Case, write_case
+from results_files import refuse_to_lose
 from rich.console import Console
 from side_by_side import Comparison, SystemFailed, Workers, command_line, report
 
@@ -80,9 +80,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.torch_python is None:
         Console().print("no --torch-python given: PyTorch is left out")
-    chosen = [CASES[name] for name in options.model]
-    for results, cases in itertools.groupby(chosen, key=lambda case: case.results):
-        report(results, [compare(case, options) for case in cases], options.output)
+    results = operator.attrgetter("results")
+    chosen = sorted((CASES[name] for name in options.model), key=results)
+    by_results = [(name, list(cases)) for name, cases in itertools.groupby(chosen, key=results)]
+    for name, cases in by_results:
+        refuse_to_lose(name, [case.work for case in cases], options.output)
+    for name, cases in by_results:
+        report(name, [compare(case, options) for case in cases], options.output)
 
 
 if __name__ == "__main__":

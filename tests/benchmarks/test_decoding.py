@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,7 @@ from apps.translate.model import TranslationTransformer
 from benchmarks.peers.espalier_decoding import export, in_streams, session_decoder
 from benchmarks.peers.espalier_translate import load
 from benchmarks.peers.worker import read_case
-from benchmarks.side_by_side import System, Workers
 
-ROOT = Path(__file__).parents[2]
 FLOAT32, INT8 = "CTranslate2, float32", "CTranslate2, int8"
 
 # A system that answers with the ids it was told.
@@ -28,12 +25,8 @@ serve(lambda steps: (0.1, {"ids": json.loads(sys.argv[1])}), parameters=7, versi
 
 
 @pytest.fixture
-def decoding(monkeypatch):
-    """The benchmark, which as a script finds its neighbours by their plain names."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import decoding
-
-    return decoding
+def decoding(benchmark):
+    return benchmark("decoding")
 
 
 @pytest.fixture
@@ -92,8 +85,10 @@ def test_nothing_is_left_to_xla(exported):
 )
 def test_answers_are_compared(decoding, name, ids, message):
     answers = {decoding.OURS: [[5] * 32, [6] * 32], name: ids}
-    systems = [System(each, [sys.executable, "-c", SCRIPT, json.dumps(told)]) for each, told in answers.items()]
-    with Workers(systems) as workers:
+    systems = [
+        decoding.System(each, [sys.executable, "-c", SCRIPT, json.dumps(told)]) for each, told in answers.items()
+    ]
+    with decoding.Workers(systems) as workers:
         if message is None:
             assert f"tokens as in {decoding.OURS}: {INT8} 50.0%" in decoding.check(workers, batch=2)
             return

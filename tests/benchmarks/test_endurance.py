@@ -1,17 +1,13 @@
 """Memory that grows is told from memory that only goes up and down, in processes that are watched while they run."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-
-ROOT = Path(__file__).parents[2]
 
 # Holds 64 MB, and takes some more ten times a second.
 HOLDER = """
@@ -24,19 +20,8 @@ while True:
 
 
 @pytest.fixture
-def endurance(monkeypatch):
-    """The benchmark, which as a script finds its neighbours by their plain names."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import endurance
-
-    return endurance
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "benchmarks/endurance.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+def endurance(benchmark):
+    return benchmark("endurance")
 
 
 def test_a_leak_is_told_from_a_warm_up_and_from_a_sawtooth(endurance):
@@ -83,10 +68,10 @@ def export(folder, answers=0):
     tf.saved_model.save(model, str(folder / "1"), signatures=lengths)
 
 
-def test_a_server_under_load(tmp_path):
+def test_a_server_under_load(run_benchmark, tmp_path):
     export(tmp_path / "model")
     flags = "--export", tmp_path / "model", "--output", tmp_path, "--minutes=0.1", "--every=0.2", "--limit=50"
-    done = run("serve", *flags)
+    done = run_benchmark("endurance", "serve", *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "endurance_serve.json").read_text())
     assert found["requests"] > 500 and not found["failed"]
@@ -98,17 +83,17 @@ def test_a_server_under_load(tmp_path):
     assert Image.open(tmp_path / "endurance_serve.png").size[0] > 1000
 
 
-def test_a_server_that_changes_its_answers_breaks_the_promise(tmp_path):
+def test_a_server_that_changes_its_answers_breaks_the_promise(run_benchmark, tmp_path):
     export(tmp_path / "model", answers=1500)
     flags = "--export", tmp_path / "model", "--output", tmp_path, "--minutes=0.1", "--every=0.2", "--limit=50"
-    done = run("serve", *flags)
+    done = run_benchmark("endurance", "serve", *flags)
     assert done.returncode == 1 and "answered otherwise than before the load" in done.stdout, done.stdout + done.stderr
     assert json.loads((tmp_path / "endurance_serve.json").read_text())["failed"]
 
 
-def test_a_training_is_watched_and_stopped(tmp_path):
+def test_a_training_is_watched_and_stopped(run_benchmark, tmp_path):
     flags = "--app=image", "--output", tmp_path, "--minutes=0.1", "--every=0.2"
-    done = run("train", *flags, "--limit=-100")  # any memory at all is too much
+    done = run_benchmark("endurance", "train", *flags, "--limit=-100")  # any memory at all is too much
     assert done.returncode == 1 and "allowed -100 %" in done.stdout, done.stdout + done.stderr
     found = json.loads((tmp_path / "endurance_train.json").read_text())
     assert found["steps"] > 10
@@ -118,7 +103,9 @@ def test_a_training_is_watched_and_stopped(tmp_path):
     )
 
 
-def test_a_server_that_cannot_start_is_one_line(tmp_path):
-    done = run("serve", "--export", tmp_path / "nothing", "--output", tmp_path, "--minutes=0.1", "--every=0.2")
+def test_a_server_that_cannot_start_is_one_line(run_benchmark, tmp_path):
+    done = run_benchmark(
+        "endurance", "serve", "--export", tmp_path / "nothing", "--output", tmp_path, "--minutes=0.1", "--every=0.2"
+    )
     assert done.returncode == 1 and "nothing" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr

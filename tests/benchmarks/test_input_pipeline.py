@@ -2,9 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,16 +10,10 @@ import tensorflow as tf
 from apps.nlp.app import APP as NLP
 from benchmarks.peers.espalier_app import Prepared, contents, random_batch
 
-ROOT = Path(__file__).parents[2]
-
 
 @pytest.fixture
-def input_pipeline(monkeypatch):
-    """The benchmark, which as a script finds its neighbours by their plain names."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import input_pipeline
-
-    return input_pipeline
+def input_pipeline(benchmark):
+    return benchmark("input_pipeline")
 
 
 @pytest.fixture
@@ -74,19 +65,16 @@ def test_figures_follow_from_what_was_seen(input_pipeline):
 
 
 def test_a_training_that_fails_is_named(input_pipeline, tmp_path):
-    from short_training import SystemFailed, train
-
-    with pytest.raises(SystemFailed, match="^image train: ended with exit code 2: error: missing: no such file"):
-        train("image", ["--train", "missing"], 1, tmp_path / "run")
+    with pytest.raises(
+        input_pipeline.SystemFailed, match="^image train: ended with exit code 2: error: missing: no such file"
+    ):
+        input_pipeline.train("image", ["--train", "missing"], 1, tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_input_and_training_are_measured(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "benchmarks/input_pipeline.py", "--app=image", "--steps=20", "--epochs=1", "--limit=1",
-         f"--output={tmp_path}"],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+def test_input_and_training_are_measured(run_benchmark, tmp_path):
+    flags = "--app=image", "--steps=20", "--epochs=1", "--limit=1", f"--output={tmp_path}"
+    done = run_benchmark("input_pipeline", *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     cold, warm, training = json.loads((tmp_path / "input_pipeline.json").read_text())["rows"]
     assert warm["ratio"] == pytest.approx(warm["value"] / training["value"], rel=0.02)

@@ -1,18 +1,13 @@
 """Memory does not grow with the corpus."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
+import json
 
 import pytest
 
 
 @pytest.mark.slow
-def test_a_gigabyte_takes_no_more_memory_than_its_hundredth():
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "benchmarks/memory.py", "--megabytes=1000"], cwd=root, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )  # fmt: skip
+def test_a_gigabyte_takes_no_more_memory_than_its_hundredth(run_benchmark, tmp_path):
+    done = run_benchmark("memory", "--megabytes=1000", f"--output={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
+    part, whole = json.loads((tmp_path / "memory.json").read_text())["rows"]
+    assert (part["megabytes"], whole["megabytes"]) == (10, 1000) and part["ratio"] == 1 < 1.2 > whole["ratio"]

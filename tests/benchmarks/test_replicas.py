@@ -13,7 +13,6 @@ import pytest
 
 from benchmarks.peers.espalier_replicas import TimedDistribution, make_turn
 from benchmarks.peers.replica_work import WORK
-from benchmarks.side_by_side import System, Workers
 from pipelines.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
@@ -35,12 +34,8 @@ serve(lambda steps: (0.1, {"losses": json.loads(sys.argv[1])}), parameters=7, ve
 
 
 @pytest.fixture
-def replicas(monkeypatch):
-    """The benchmark, which as a script finds its neighbours by their plain names."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import replicas
-
-    return replicas
+def replicas(benchmark):
+    return benchmark("replicas")
 
 
 def turn(app, kind, devices=""):
@@ -83,8 +78,8 @@ def test_steps_change_the_loss():
 )
 def test_losses_that_differ_are_named(replicas, losses, message):
     told = {replicas.OURS: [2.0, 1.0], "2 workers": losses}
-    systems = [System(name, [sys.executable, "-c", SCRIPT, json.dumps(each)]) for name, each in told.items()]
-    with Workers(systems) as workers:
+    systems = [replicas.System(name, [sys.executable, "-c", SCRIPT, json.dumps(each)]) for name, each in told.items()]
+    with replicas.Workers(systems) as workers:
         if message is None:
             assert replicas.check(workers, "nlp", 2) == pytest.approx(1e-6)
             return
@@ -93,22 +88,15 @@ def test_losses_that_differ_are_named(replicas, losses, message):
     assert str(error.value) == message
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "benchmarks/replicas.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-    )  # fmt: skip
-
-
-def test_batches_that_cannot_be_divided_are_refused():
-    done = run("--rows", 6)
+def test_batches_that_cannot_be_divided_are_refused(run_benchmark):
+    done = run_benchmark("replicas", "--rows", 6)
     assert done.returncode == 2 and "--rows 6: takes a multiple of 4" in done.stderr
 
 
 @pytest.mark.slow
-def test_workers_are_measured(tmp_path):
-    done = run("--app", "language", "reading", "--workers=2", "--rounds=1", "--steps=2", "--rows=4",
-               f"--output={tmp_path}")  # fmt: skip
+def test_workers_are_measured(run_benchmark, tmp_path):
+    flags = "--workers=2", "--rounds=1", "--steps=2", "--rows=4", f"--output={tmp_path}"
+    done = run_benchmark("replicas", "--app", "language", "reading", *flags)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "language: losses of 2 steps agree to" in done.stdout
     *rows, alone, of_eight = json.loads((tmp_path / "replicas.json").read_text())["rows"]

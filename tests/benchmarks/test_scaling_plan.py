@@ -3,9 +3,7 @@ has its tables."""
 
 import json
 import math
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,25 +11,17 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = str(ROOT / "benchmarks")
 MEASURED = {"app": "nlp", "work": "nlp", "unit": "ms", "parameters": 1000, "reduced_bytes": 4000}
 
 
 @pytest.fixture
-def formulas(monkeypatch):
-    """The module, which scripts find by its plain name."""
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import scaling_formulas
-
-    return scaling_formulas
+def formulas(benchmark):
+    return benchmark("scaling_formulas")
 
 
 @pytest.fixture
-def plan(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import scaling_plan
-
-    return scaling_plan
+def plan(benchmark):
+    return benchmark("scaling_plan")
 
 
 @pytest.fixture
@@ -47,13 +37,6 @@ def replicas(tmp_path):
     file = tmp_path / "replicas.json"
     file.write_text(json.dumps({"machine": {"cpu": "a", "cores": 2}, "versions": {"x": "1"}, "rows": rows}))
     return file
-
-
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "benchmarks/scaling_plan.py", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("size", ["tiny", "small"])
@@ -108,8 +91,8 @@ def test_batches_stop_at_the_critical_size(formulas):
         assert rows[0]["all_reduce_ms"] == 0
 
 
-def test_measurements_stand_beside_the_formula(replicas, tmp_path):
-    done = run("--replicas", replicas, "--output", tmp_path / "out", "--devices", 1, 16)
+def test_measurements_stand_beside_the_formula(run_benchmark, replicas, tmp_path):
+    done = run_benchmark("scaling_plan", "--replicas", replicas, "--output", tmp_path / "out", "--devices", 1, 16)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "out" / "scaling_plan.json").read_text())
     (here,) = content["measured"]
@@ -129,17 +112,24 @@ def test_measurements_stand_beside_the_formula(replicas, tmp_path):
         (["--devices", "8", "-1"], "--devices -1: takes more than 0"),
     ],
 )
-def test_what_cannot_be_planned_is_said(replicas, tmp_path, arguments, part):
-    done = run("--replicas", replicas, "--output", tmp_path, *arguments)
+def test_what_cannot_be_planned_is_said(run_benchmark, replicas, tmp_path, arguments, part):
+    done = run_benchmark("scaling_plan", "--replicas", replicas, "--output", tmp_path, *arguments)
     assert done.returncode and part in done.stderr.splitlines()[-1]
 
 
 def test_the_documentation_has_the_tables(plan, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["scaling_plan.py"])
     options, hardware = plan.parse()
-    expected = [plan.markdown(rows, columns) for rows in plan.plans(hardware, options).values()
+    expected = [plan.cells(rows, columns) for rows in plan.plans(hardware, options).values()
                 for columns in (plan.STEP, plan.FAILURES)]  # fmt: skip
     text = (ROOT / "docs" / "scaling.md").read_text()
     shown = re.search(r"<!-- python benchmarks/scaling_plan.py --markdown -->(.*)<!-- end -->", text, re.S)[1]
     tables = re.findall(r"(?:^\|.*\n)+", shown, re.M)
     assert [table.strip() for table in tables] == expected
+    assert f"\n{plan.workers()}\n" in text and plan.workers().count("\n") > 5
+
+
+def test_all_tables_are_printed_for_the_documentation(run_benchmark, plan, tmp_path):
+    done = run_benchmark("scaling_plan", "--markdown", "--output", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert plan.workers() in done.stdout and done.stdout.count("\n| ---") == 7 and "┏" not in done.stdout

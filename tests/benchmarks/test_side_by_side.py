@@ -11,8 +11,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from benchmarks.side_by_side import Comparison, System, SystemFailed, Workers, write
-
 ROOT = Path(__file__).parents[2]
 
 # A system that notes its name whenever it has a turn, and answers with the seconds a step it was told.
@@ -33,24 +31,31 @@ serve(train, parameters=7, versions={"framework": "1.0"})
 """
 
 
-def python(name, code, *arguments):
-    return System(name, [sys.executable, "-c", code, *arguments])
+@pytest.fixture
+def side_by_side(benchmark):
+    return benchmark("side_by_side")
 
 
 @pytest.fixture
-def comparison():
+def python(side_by_side):
+    """Makes a system of a program."""
+    return lambda name, code, *arguments: side_by_side.System(name, [sys.executable, "-c", code, *arguments])
+
+
+@pytest.fixture
+def comparison(side_by_side):
     seconds = {"ours": (0.1, 0.2, 0.1), "other": (0.2, 0.5, 0.3)}
     answers = {name: [{"seconds": s, "wait": 2 * s} for s in turns] for name, turns in seconds.items()}
-    return Comparison(
+    return side_by_side.Comparison(
         "sorting", answers, ours="ours", amount=50, unit="images", versions={"framework": "1.0"}, shares=("wait",)
     )
 
 
-def test_systems_take_turns(tmp_path):
+def test_systems_take_turns(side_by_side, python, tmp_path):
     log = tmp_path / "log"
     figures = {"a": [9, 9, 0.25, 0.5], "b": [9, 9, 1.0, 2.0]}
     systems = [python(name, SCRIPT, name, log, *map(str, seconds)) for name, seconds in figures.items()]
-    with Workers(systems) as workers:
+    with side_by_side.Workers(systems) as workers:
         assert workers.hellos["a"] == {"parameters": 7, "versions": {"framework": "1.0"}}
         answers = workers.interleave(rounds=2, steps=3, warmup=2)
     assert log.read_text().split("\n")[:-1] == ["a 3", "b 3"] * 4
@@ -64,6 +69,7 @@ def test_ratios_are_taken_within_rounds(comparison):
     assert (ours["value"], ours["ratio"], ours["images_per_second"]) == (100.0, 1.0, 500)
     # Rounds give 2, 2.5 and 3; the medians of the two would give 3.
     assert (other["value"], other["ratio"], other["ratio_range"]) == (300.0, 2.5, [2.0, 3.0])
+    assert other["rounds"] == [200.0, 500.0, 300.0]
     console = Console(width=120)
     with console.capture() as printed:
         console.print(comparison.table())
@@ -72,8 +78,8 @@ def test_ratios_are_taken_within_rounds(comparison):
     ]
 
 
-def test_figures_and_chart_are_written(comparison, tmp_path):
-    figures, chart = write("sorting", [comparison, comparison], tmp_path / "results")
+def test_figures_and_chart_are_written(side_by_side, comparison, tmp_path):
+    figures, chart = side_by_side.report("sorting", [comparison, comparison], tmp_path / "results")
     content = json.loads(figures.read_text())
     assert content["rows"] == 2 * comparison.rows()
     assert content["machine"]["cores"] == os.cpu_count()
@@ -92,30 +98,35 @@ def test_figures_and_chart_are_written(comparison, tmp_path):
         ("print('Hello!')", "broken: expected a JSON object. Received: Hello!"),
     ],
 )
-def test_a_system_that_does_not_start_is_named(code, message, tmp_path):
+def test_a_system_that_does_not_start_is_named(side_by_side, python, code, message, tmp_path):
     healthy = python("healthy", SCRIPT, "healthy", tmp_path / "log", "1")
-    with pytest.raises(SystemFailed) as error, Workers([healthy, python("broken", code)]):
+    with pytest.raises(side_by_side.SystemFailed) as error, side_by_side.Workers([healthy, python("broken", code)]):
         pass
     assert str(error.value) == message
 
 
-def test_a_system_that_ends_in_the_middle_is_named(tmp_path):
+def test_a_system_that_ends_in_the_middle_is_named(side_by_side, python, tmp_path):
     one_turn = python("brief", SCRIPT, "brief", tmp_path / "log", "1")
-    with pytest.raises(SystemFailed, match="^brief: ended with exit code 1: StopIteration$"), Workers([one_turn]) as it:
+    with (
+        pytest.raises(side_by_side.SystemFailed, match="^brief: ended with exit code 1: StopIteration$"),
+        side_by_side.Workers([one_turn]) as it,
+    ):
         it.interleave(rounds=2, steps=1, warmup=0)
 
 
-def test_a_system_of_another_size_is_named(tmp_path):
+def test_a_system_of_another_size_is_named(side_by_side, python, tmp_path):
     larger = python("larger", SCRIPT.replace("parameters=7", "parameters=1008"), "larger", tmp_path / "log", "1")
     same = [python(name, SCRIPT, name, tmp_path / "log", "1") for name in ("one", "other")]
-    with Workers(same) as workers:
+    with side_by_side.Workers(same) as workers:
         assert workers.common_size() == 7
-    with Workers([*same, larger]) as workers:
-        with pytest.raises(SystemFailed, match="^larger: has 1,008 parameters, one has 7$"):
+    with side_by_side.Workers([*same, larger]) as workers:
+        with pytest.raises(side_by_side.SystemFailed, match="^larger: has 1,008 parameters, one has 7$"):
             workers.common_size()
 
 
-def test_a_program_that_is_not_there_is_named():
-    missing = System("PyTorch", ["no/such/python"])
-    with pytest.raises(SystemFailed, match="^PyTorch: cannot start no/such/python: No such file or directory$"):
-        Workers([missing]).__enter__()
+def test_a_program_that_is_not_there_is_named(side_by_side):
+    missing = side_by_side.System("PyTorch", ["no/such/python"])
+    with pytest.raises(
+        side_by_side.SystemFailed, match="^PyTorch: cannot start no/such/python: No such file or directory$"
+    ):
+        side_by_side.Workers([missing]).__enter__()

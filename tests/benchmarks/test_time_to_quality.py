@@ -3,10 +3,7 @@
 import dataclasses
 import importlib
 import json
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,12 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def benchmark(monkeypatch):
-    """The benchmark, which as a script finds its neighbours by their plain names."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import time_to_quality
-
-    return time_to_quality
+def quality(benchmark):
+    return benchmark("time_to_quality")
 
 
 def leave_run(path, metric, values, test=None):
@@ -50,44 +43,44 @@ def leave_run(path, metric, values, test=None):
         ("loss", [0.9, 1.1], None, 0.9),
     ],
 )
-def test_minutes_to_the_first_validation_that_reaches_the_target(benchmark, tmp_path, metric, values, minutes, best):
-    target = benchmark.Target("nlp", metric, 0.8, None, evaluate="--average 2")
+def test_minutes_to_the_first_validation_that_reaches_the_target(quality, tmp_path, metric, values, minutes, best):
+    target = quality.Target("nlp", metric, 0.8, None, evaluate="--average 2")
     leave_run(tmp_path / "run", metric, values, test=0.85)
-    found = benchmark.read(target, tmp_path / "run")
+    found = quality.read(target, tmp_path / "run")
     assert (found.minutes_to(target), found.best(target), found.minutes_in_all) == (minutes, best, len(values))
     assert found.test == 0.85 and found.as_stated
     otherwise = dataclasses.replace(target, evaluate="")
-    assert not benchmark.read(otherwise, tmp_path / "run").as_stated
+    assert not quality.read(otherwise, tmp_path / "run").as_stated
 
 
-def test_a_run_without_the_metric_is_named(benchmark, tmp_path):
+def test_a_run_without_the_metric_is_named(quality, tmp_path):
     leave_run(tmp_path / "run", "bleu", [30.0])
-    with pytest.raises(benchmark.SystemFailed, match="run: no validation with accuracy in history.jsonl"):
-        benchmark.read(benchmark.Target("nlp", "accuracy", 0.8, None), tmp_path / "run")
+    with pytest.raises(quality.SystemFailed, match="run: no validation with accuracy in history.jsonl"):
+        quality.read(quality.Target("nlp", "accuracy", 0.8, None), tmp_path / "run")
 
 
-def test_a_run_is_trained_and_evaluated(benchmark, tmp_path):
-    target = benchmark.Target("image", "accuracy", 0.05, None, "--max-steps 4 --validate-every 2", "--top-k 3")
+def test_a_run_is_trained_and_evaluated(quality, tmp_path):
+    target = quality.Target("image", "accuracy", 0.05, None, "--max-steps 4 --validate-every 2", "--top-k 3")
     with Progress(disable=True) as progress:
-        benchmark.train("digits", target, tmp_path / "run", progress, progress.add_task(""))
-    found = benchmark.read(target, tmp_path / "run")
+        quality.train("digits", target, tmp_path / "run", progress, progress.add_task(""))
+    found = quality.read(target, tmp_path / "run")
     assert len(found.values) == 2 and 0 < found.minutes[0] < found.minutes[1] <= found.minutes_in_all < 5
     assert 0 <= found.test <= 1 and found.as_stated
 
 
-def test_a_training_that_fails_is_named(benchmark, tmp_path):
-    target = benchmark.Target("image", "accuracy", 0.05, None, "--epochs 0")
+def test_a_training_that_fails_is_named(quality, tmp_path):
+    target = quality.Target("image", "accuracy", 0.05, None, "--epochs 0")
     message = "^digits: train ended with exit code 2: error: --epochs 0: takes a number from 1 on$"
-    with pytest.raises(benchmark.SystemFailed, match=message), Progress(disable=True) as progress:
-        benchmark.train("digits", target, tmp_path / "run", progress, progress.add_task(""))
+    with pytest.raises(quality.SystemFailed, match=message), Progress(disable=True) as progress:
+        quality.train("digits", target, tmp_path / "run", progress, progress.add_task(""))
 
 
-def test_targets_are_what_apps_and_readme_know(benchmark):
+def test_targets_are_what_apps_and_readme_know(quality):
     readme = (ROOT / "README.md").read_text()
-    for name, target in benchmark.TARGETS.items():
+    for name, target in quality.TARGETS.items():
         app = importlib.import_module(f"apps.{target.app}.__main__").APP
         dataset = parse(app.config(), shlex.split(target.train), name).dataset
-        assert dataset in name and (dataset == "sample") == (name in benchmark.SAMPLES)
+        assert dataset in name and (dataset == "sample") == (name in quality.SAMPLES)
         assert parse(app.evaluate(), shlex.split(target.evaluate), name)
         if target.stated is not None:
             value = target.stated
@@ -95,14 +88,12 @@ def test_targets_are_what_apps_and_readme_know(benchmark):
             assert any(figure in readme for figure in shown), f"{name}: the README says nothing of {sorted(shown)}"
 
 
-def test_finished_runs_from_the_command_line(tmp_path):
+def test_finished_runs_from_the_command_line(run_benchmark, tmp_path):
     leave_run(tmp_path / "sst2", "accuracy", [0.7, 0.815], test=0.82)
     leave_run(tmp_path / "stsb", "pearson", [0.7, 0.71])
-    command = [sys.executable, "benchmarks/time_to_quality.py", "--runs", tmp_path, "--output", tmp_path / "results"]
 
     def run(*names):
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run([*command, *names], cwd=ROOT, capture_output=True, text=True, env=environment)
+        return run_benchmark("time_to_quality", "--runs", tmp_path, "--output", tmp_path / "results", *names)
 
     both = run("sst2", "stsb")
     assert both.returncode == 1 and "never" in both.stdout, both.stdout + both.stderr

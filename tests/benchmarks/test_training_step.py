@@ -1,9 +1,6 @@
 """What is compared is the same network everywhere, and a run of the comparison says so."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +8,13 @@ import pytest
 
 from apps.image.config import ModelConfig
 from apps.image.model import ImageClassifier
-from benchmarks.peers import espalier_image, espalier_nlp, espalier_speech, keras_image, keras_nlp, keras_speech
-
-ROOT = Path(__file__).parents[2]
+from benchmarks.peers import espalier_nlp, espalier_speech, keras_image, keras_nlp, keras_speech
+from benchmarks.peers.espalier_step import load
 
 
 @pytest.fixture
-def training_step(monkeypatch):
-    """The benchmark, which as a script finds its neighbours by their plain names."""
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    import training_step
-
-    return training_step
+def training_step(benchmark):
+    return benchmark("training_step")
 
 
 @pytest.mark.parametrize("name", ["resnet", "cnn", "mobile"])
@@ -32,8 +24,8 @@ def test_stock_keras_is_the_same_network(training_step, name):
     ours = ImageClassifier.from_settings(ModelConfig(**settings["model"]), 28, 1, 10)
     stock = keras_image.build(settings)
     assert len(weights) == len(ours.trainable_variables) == len(stock.trainable_variables)
-    for peer, model in ((espalier_image, ours), (keras_image, stock)):
-        peer.load(model, weights)
+    load(ours, weights)
+    keras_image.load(stock, weights)
     images = case.make_batches(settings, 2)["image"][1, :4]
     for training in (False, True):
         logits, expected = (np.asarray(model(images, training=training)) for model in (ours, stock))
@@ -46,7 +38,7 @@ def test_stock_keras_is_the_same_speech_model(training_step):
     settings, weights = case.settings, case.make_weights(case.settings)
     batch = {name: values[0, :4] for name, values in case.make_batches(settings, 1).items()}
     ours, stock = espalier_speech.build(settings), keras_speech.build(settings, batch["features"].shape[1])
-    espalier_image.load(ours, weights)
+    load(ours, weights)
     keras_speech.load(stock, weights)
     assert len(weights) == len(ours.trainable_variables) == len(stock.trainable_variables)
     found = ours({"audio": batch["features"], "audio_length": batch["frames"]})
@@ -65,7 +57,7 @@ def test_stock_keras_is_the_same_text_model(training_step, name):
     settings, weights = case.settings, case.make_weights(case.settings)
     tokens = case.make_batches(settings, 1)["tokens"][0, :4]
     ours, stock = espalier_nlp.build(settings), keras_nlp.build(settings, tokens.shape[1])
-    espalier_nlp.load(ours, weights)
+    load(ours, weights)
     keras_nlp.load(stock, weights)
     assert len(weights) == len(ours.trainable_variables) == len(stock.trainable_variables)
     found, expected = np.asarray(ours({"tokens": tokens})), np.asarray(stock(tokens))
@@ -103,12 +95,8 @@ def test_a_case_is_calmed_and_given_to_its_systems(training_step):
         ("language", "736,128", "training_step_nlp.json"),
     ],
 )
-def test_our_step_and_stock_keras_compute_the_same(model, parameters, file, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "benchmarks/training_step.py", "--rounds=1", "--steps=1", f"--model={model}",
-         f"--output={tmp_path}"],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-    )  # fmt: skip
+def test_our_step_and_stock_keras_compute_the_same(run_benchmark, model, parameters, file, tmp_path):
+    done = run_benchmark("training_step", "--rounds=1", "--steps=1", f"--model={model}", f"--output={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"checked: {parameters} parameters in every system" in done.stdout
     assert len(json.loads((tmp_path / file).read_text())["rows"]) == 4
