@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from pipelines.export.session import WARMUP_FILE
 from pipelines.quantisation import StoredWeights
 
-WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 ORIGIN_FILE = Path("assets.extra", "origin.json")
 
 Arrays = Mapping[str, np.ndarray]

@@ -7,8 +7,8 @@ Nothing of this project can be imported here, so that an export which leans on i
 """
 
 import json
-import os
 import sys
+from pathlib import Path
 
 PROJECT = ("apps", "layers", "pipelines")
 # Kernels that only Python, or only another build than TensorFlow Serving, has.
@@ -33,7 +33,10 @@ TEXT_OPERATIONS = {
 FORESTS = "SimpleML"
 # Relative and absolute, of float32 and of the smaller floats: kernels may add in another order.
 TOLERANCE, TOLERANCE_OF_HALF = 1e-4, 2e-2
+TAG = "serve"  # of the meta graph that TensorFlow Serving loads; others in the file are none of its business
+WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MOST_REQUESTS = 1000  # that TensorFlow Serving takes
+REFUSED_LOG = "session_run_log"  # the kind of warm-up request with which it refuses a model; others it passes over
 
 
 class _Blocked:
@@ -76,6 +79,11 @@ def refused_operations(graph, core):
         if f.attr["_XlaMustCompile"].b:
             found.setdefault("a function is to be compiled by XLA (jit_compile)", f" (first: {f.signature.name})")
     return [line + first for line, first in found.items()]
+
+
+def served_graphs(saved):
+    """The GraphDefs of a SavedModel, a message, that TensorFlow Serving would load: one, or none."""
+    return [meta.graph_def for meta in saved.meta_graphs if set(meta.meta_info_def.tags) == {TAG}]
 
 
 def differences(expected, found):
@@ -138,9 +146,8 @@ def check(directory):
     from tensorflow_serving.apis import prediction_log_pb2
 
     saved = saved_model_pb2.SavedModel()
-    with open(os.path.join(directory, "saved_model.pb"), "rb") as file:
-        saved.ParseFromString(file.read())
-    graphs = [meta.graph_def for meta in saved.meta_graphs]
+    saved.ParseFromString(Path(directory, "saved_model.pb").read_bytes())
+    graphs = served_graphs(saved)
     operations = sum(len(g.node) + sum(len(f.node_def) for f in g.library.function) for g in graphs)
     problems = [problem for graph in graphs for problem in refused_operations(graph, core)]
     replayed = {}
@@ -149,15 +156,18 @@ def check(directory):
         return result
 
     with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        signatures = tf.compat.v1.saved_model.load(session, ["serve"], directory).signature_def
+        signatures = tf.compat.v1.saved_model.load(session, [TAG], directory).signature_def
         replayed |= {name: 0 for name in signatures if not name.startswith("__")}
-        warmup = os.path.join(directory, "assets.extra", "tf_serving_warmup_requests")
-        records = list(tf.compat.v1.io.tf_record_iterator(warmup)) if os.path.exists(warmup) else []
+        warmup = Path(directory, WARMUP_FILE)
+        records = list(tf.compat.v1.io.tf_record_iterator(str(warmup))) if warmup.exists() else []
         if len(records) > MOST_REQUESTS:
             problems.append(f"{len(records)} warm-up requests, of which TensorFlow Serving takes {MOST_REQUESTS}")
         for record in records:
             log = prediction_log_pb2.PredictionLog.FromString(record)
-            if log.WhichOneof("log_type") != "predict_log":
+            kind = log.WhichOneof("log_type")
+            if kind == REFUSED_LOG:
+                problems.append(f"a warm-up request is a {kind}, which TensorFlow Serving refuses")
+            if kind != "predict_log":
                 continue  # of other interfaces; their signatures count as not run
             name = log.predict_log.request.model_spec.signature_name or "serving_default"
             if name not in signatures:

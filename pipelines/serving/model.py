@@ -15,7 +15,7 @@ from tensorflow.core.framework import op_def_pb2
 from tensorflow.core.protobuf import config_pb2, saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
 
-from pipelines.export.session import refused_operations, registered
+from pipelines.export.session import TAG, refused_operations, registered, served_graphs
 from pipelines.serving.batching import Arrays
 from pipelines.serving.status import Code, StatusError, invalid, of_tensorflow
 
@@ -44,7 +44,7 @@ class SavedModel:
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=options)
         try:
             with self._session.graph.as_default():
-                loaded = tf.compat.v1.saved_model.load(self._session, ["serve"], str(directory))
+                loaded = tf.compat.v1.saved_model.load(self._session, [TAG], str(directory))
         except tf.errors.OpError as error:
             self._session.close()
             raise of_tensorflow(error) from None
@@ -146,8 +146,8 @@ def _refuse_what_serving_refuses(directory: Path) -> None:
         raise StatusError(Code.NOT_FOUND, f"{file}: {error.strerror.lower()}") from None
     except DecodeError:
         raise StatusError(Code.DATA_LOSS, f"{file}: damaged, it cannot be parsed") from None
-    for graph in saved.meta_graphs:
-        for problem in refused_operations(graph.graph_def, _CORE):
+    for graph in served_graphs(saved):
+        for problem in refused_operations(graph, _CORE):
             raise StatusError(Code.FAILED_PRECONDITION, f"{directory}: {problem}")
 
 

@@ -5,12 +5,10 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from pipelines.export.session import MOST_REQUESTS, REFUSED_LOG, WARMUP_FILE
 from pipelines.serving import examples
 from pipelines.serving.model import DEFAULT_SIGNATURE, SavedModel
 from pipelines.serving.status import Code, StatusError
-
-WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
-MOST_REQUESTS = 1000
 
 
 def warm_up(saved: SavedModel, directory: Path) -> None:
@@ -44,6 +42,8 @@ def _replay(saved: SavedModel, log: prediction_log_pb2.PredictionLog) -> None:
         request = log.multi_inference_log.request
         for task in request.tasks:
             _run(saved, task.model_spec, {examples.INPUT: examples.serialized(request.input)})
+    elif kind == REFUSED_LOG:
+        raise StatusError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
 
 
 def _run(saved: SavedModel, spec, inputs: dict, outputs: tuple[str, ...] = ()) -> None:

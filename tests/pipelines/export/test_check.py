@@ -17,7 +17,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 from pipelines.errors import UserError
 from pipelines.export import session
 from pipelines.export.check import check
-from pipelines.export.servable import ORIGIN_FILE, WARMUP_FILE, Servable, write
+from pipelines.export.servable import ORIGIN_FILE, Servable, write
+from pipelines.export.session import WARMUP_FILE
+from tests.pipelines.serving import exports
 
 ROOT = Path(__file__).parents[3]
 FLOATS = tf.TensorSpec([None, 3], tf.float32, name="x")
@@ -167,9 +169,20 @@ def add_request(directory, x, y):
     log.predict_log.request.model_spec.signature_name = "serving_default"
     log.predict_log.request.inputs["x"].CopyFrom(tf.make_tensor_proto(x))
     log.predict_log.response.outputs["y"].CopyFrom(tf.make_tensor_proto(y))
-    (directory / "assets.extra").mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(directory / WARMUP_FILE)) as file:
-        file.write(log.SerializeToString())
+    exports.write_log(directory, log)
+
+
+def test_a_kind_of_request_with_which_the_server_refuses_a_model(tmp_path):
+    directory = save(tmp_path / "1", doubling())
+    exports.write_log(directory, prediction_log_pb2.PredictionLog(session_run_log={}))
+    with pytest.raises(UserError, match="a session_run_log, which TensorFlow Serving refuses"):
+        check(directory)
+
+
+def test_only_the_graph_that_is_served_is_looked_at(tmp_path):
+    directory = save(tmp_path / "1", doubling())
+    exports.add_graph_for_training(directory)
+    assert check(directory).signatures == {"serving_default": 0}
 
 
 def test_an_answer_that_is_not_the_trainers(tmp_path):

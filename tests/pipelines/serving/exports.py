@@ -9,6 +9,8 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from pipelines.export.session import WARMUP_FILE
+
 BAD = b"bad"  # what the model of texts cannot answer
 
 
@@ -46,10 +48,24 @@ def linear(directory: Path, slope: float = 0.5, constant: float = 2.0, warmup: f
 
 
 def write_warmup(directory: Path, request: predict_pb2.PredictRequest) -> None:
-    (directory / "assets.extra").mkdir(exist_ok=True)
-    log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
-    with tf.io.TFRecordWriter(str(directory / "assets.extra" / "tf_serving_warmup_requests")) as file:
+    write_log(directory, prediction_log_pb2.PredictionLog(predict_log={"request": request}))
+
+
+def write_log(directory: Path, log: prediction_log_pb2.PredictionLog) -> None:
+    (directory / WARMUP_FILE).parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(directory / WARMUP_FILE)) as file:
         file.write(log.SerializeToString())
+
+
+def add_graph_for_training(directory: Path) -> None:
+    """A second meta graph, which TensorFlow Serving would not run and does not load."""
+    file = directory / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    training = saved.meta_graphs.add()
+    training.CopyFrom(saved.meta_graphs[0])
+    training.meta_info_def.tags[:] = ["train"]
+    training.graph_def.node.add(name="python", op="PyFunc")
+    file.write_bytes(saved.SerializeToString())
 
 
 class _Texts(tf.Module):

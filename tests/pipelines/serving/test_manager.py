@@ -171,6 +171,29 @@ def test_a_version_that_cannot_be_served_keeps_no_session(tmp_path, made, kind):
     assert asyncio.run(scenario()) == (0, {1: "END"})
 
 
+def test_a_kind_of_warm_up_request_that_tensorflow_serving_refuses(tmp_path, made):
+    exports.write_log(made("linear", tmp_path / "1"), exports.prediction_log_pb2.PredictionLog(session_run_log={}))
+
+    async def scenario():
+        async with Served(tmp_path) as served:
+            await served.configure()
+
+    with pytest.raises(StatusError, match="Unsupported log_type for warmup: session_run_log") as error:
+        asyncio.run(scenario())
+    assert code_of(error) == Code.UNIMPLEMENTED
+
+
+def test_a_graph_that_is_not_served_is_not_looked_at(tmp_path, made):
+    exports.add_graph_for_training(made("linear", tmp_path / "1", slope=1.0))
+
+    async def scenario():
+        async with Served(tmp_path) as served:
+            await served.configure()
+            return await served.ask()
+
+    assert asyncio.run(scenario()) == 4.0
+
+
 def test_an_export_of_keras_is_served_and_batched(tmp_path, made):
     made("keras_model", tmp_path / "1")
 
