@@ -52,6 +52,18 @@ def plan(lengths: np.ndarray, boundaries: Sequence[int], batch_size: int, order:
     )
 
 
+def batch_count(lengths: np.ndarray, boundaries: Sequence[int], batch_size: int) -> int:
+    """How many batches `plan` makes of examples of these lengths."""
+    sizes = np.bincount(np.searchsorted(covering(boundaries, lengths), lengths))
+    return int((-(-sizes // batch_size)).sum())
+
+
+def by_length(lengths: Sequence[int], batch_size: int) -> list[np.ndarray]:
+    """Batches of indices of all examples, those of like length together, the shortest first."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
+
+
 def covering(boundaries: Sequence[int], lengths: np.ndarray) -> list[int]:
     """The boundaries, and another one for examples that are longer than the last of them, where there are any."""
     longest = int(np.max(lengths, initial=0))

@@ -12,8 +12,9 @@ from apps.image.config import ImageConfig
 from pipelines.config import nearest
 from pipelines.downloads import fetch, provided
 from pipelines.errors import UserError
+from pipelines.examples import report
 from pipelines.image.pictures import Pictures
-from pipelines.text.tables import read_table, report
+from pipelines.text.tables import read_table
 
 DATASETS = ("sample", "fashion_mnist", "cifar10")
 FASHION_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"

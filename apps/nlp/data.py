@@ -16,7 +16,8 @@ from apps.nlp import public
 from apps.nlp.config import NlpConfig
 from pipelines.config import nearest
 from pipelines.errors import UserError
-from pipelines.text.tables import SUFFIXES, decode, not_text, read_table, report
+from pipelines.examples import report
+from pipelines.text.tables import SUFFIXES, decode, not_text, read_table
 
 HELD_OUT = 500  # rows of training at most that validate it, where there is no split for that
 LARGEST_SCORE = float(np.finfo(np.float32).max)

@@ -65,9 +65,3 @@ def batches(
 
     parts = (planned.indices[:, mine], planned.weights[:, mine], planned.buckets)
     return tf.data.Dataset.from_tensor_slices(parts).map(batch, tf.data.AUTOTUNE).prefetch(4)
-
-
-def batch_count(lengths: np.ndarray, boundaries: Sequence[int], batch_size: int) -> int:
-    """How many batches rows of these lengths make."""
-    sizes = np.bincount(np.searchsorted(covering(boundaries, lengths), lengths))
-    return int((-(-sizes // batch_size)).sum())

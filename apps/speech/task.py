@@ -24,7 +24,7 @@ from apps.speech.config import (
     SpeechPredictOptions,
 )
 from apps.speech.model import SpeechRecognizer, steps
-from apps.speech.transcriber import Transcriber, padded
+from apps.speech.transcriber import PART, Transcriber, Transcript, padded
 from layers import LogMelSpectrogram
 from pipelines import interpretation, transcription
 from pipelines.audio import clips as recordings
@@ -33,14 +33,17 @@ from pipelines.audio.headers import read_header
 from pipelines.audio.reading import read_audios, resampled
 from pipelines.audio.writing import write_wav
 from pipelines.batching import epoch_seed
+from pipelines.bucketing import batch_count
 from pipelines.config import override
 from pipelines.ctc.automaton import Automaton
 from pipelines.ctc.loss import ctc_loss
 from pipelines.ctc.ngram import ngram
 from pipelines.ctc.words import word_list
 from pipelines.errors import UserError
+from pipelines.examples import report
 from pipelines.export.servable import Servable
 from pipelines.files import write_atomically
+from pipelines.inputs import answered
 from pipelines.options import ExplainOptions
 from pipelines.task import Report, Task, chosen_splits
 from pipelines.text.characters import Characters, normalise
@@ -144,12 +147,7 @@ class SpeechTask(Task):
                 bad[index] = f"{said}: check it, or lower --model.subsampling"
             else:
                 good.append(index)
-        if bad:
-            first = min(bad)
-            line = f"{found.name(first)}: {bad[first]}"
-            if self.config.on_bad_example == "fail" or not good:
-                raise UserError(f"{line}; mend or remove it, or pass --on-bad-example skip")
-            print(f"{found.source}: skipped {len(bad)} of {len(found)} clips; {line}")
+        report(found.source, bad, len(found), self.config.on_bad_example, "clip", found.name)
         return found.take(np.array(good)) if bad else found
 
     def _steps(self, samples: int) -> int:
@@ -188,7 +186,7 @@ class SpeechTask(Task):
         return self._batches(self._validation, self._validation_labels)
 
     def steps_per_epoch(self) -> int:
-        return recordings.batch_count(self._train.samples.lengths, self.config.buckets, self.config.batch_size)
+        return batch_count(self._train.samples.lengths, self.config.buckets, self.config.batch_size)
 
     @property
     def batch_shapes(self) -> int:
@@ -274,21 +272,34 @@ class SpeechTask(Task):
 
     def predict(self, model: keras.Model, rows: Sequence[str], options: SpeechPredictOptions) -> Iterator[dict]:
         transcriber = self._transcriber(model, options.search)
-        for number, row in enumerate(rows, 1):
-            answer = {"row": number, "source": row}
+
+        def read(files):
+            return zip(*(self._heard(transcriber, Path(file)) for file in files), strict=True)
+
+        def answer(heard):
+            clips = [clip for clip in heard if not isinstance(clip, Transcript)]
+            found = iter(transcriber.transcribe(clips, options.batch_size))
+            for one in heard:
+                transcript = one if isinstance(one, Transcript) else next(found)
+                yield {"text": transcript.text, "confidence": round(transcript.confidence, 4)}
+
+        return answered(rows, options.batch_size, read, answer)
+
+    def _heard(self, transcriber: Transcriber, file: Path) -> tuple[np.ndarray | Transcript | None, str]:
+        """The samples of a recording that can share a batch with others, or the transcript of a long one; or why there
+        is neither."""
+        try:
+            with open(file, "rb") as contents:
+                seconds = read_header(contents).seconds
+            if seconds <= PART:
+                return transcriber.read_file(file, PART), ""
             with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-                bar = progress.add_task(Path(row).name, total=None)
-                try:
-                    found = transcriber.transcribe_file(
-                        Path(row), lambda heard, total, bar=bar: progress.update(bar, completed=heard, total=total)
-                    )
-                except OSError as error:
-                    answer["error"] = f"{row}: {error.strerror.lower()}; give the path of a WAV"
-                except ValueError as error:
-                    answer["error"] = f"{row}: {error}"
-                else:
-                    answer |= {"text": found.text, "confidence": round(found.confidence, 4)}
-            yield answer
+                bar = progress.add_task(file.name, total=seconds)
+                return transcriber.transcribe_file(file, lambda done, _: progress.update(bar, completed=done)), ""
+        except OSError as error:
+            return None, f"{file}: {error.strerror.lower()}; give the path of a WAV"
+        except ValueError as error:
+            return None, f"{file}: {error}"
 
     def explain(self, model: keras.Model, rows: Sequence[str], options: ExplainOptions) -> Iterator[dict]:
         transcriber = self._transcriber(model, GREEDY)

@@ -21,7 +21,7 @@ from pipelines.audio.reading import read_audio, reason
 from pipelines.audio.writing import write_wav
 from pipelines.batching import WHOLE, Shard, bucket_boundaries
 from pipelines.bucketing import covering, plan
-from pipelines.errors import UserError
+from pipelines.examples import report
 
 
 class Samples(NamedTuple):
@@ -155,19 +155,9 @@ def measure(
         if most_seconds is not None and seconds[index] > most_seconds:
             bad[row] = f"{where}{seconds[index]:.0f} s long, more than --most-seconds {most_seconds:g}"
     good = np.flatnonzero(~np.isin(rows, list(bad)))
-    first = min(bad, default=0)
-    _report(source, f"{source}, row {first}: {bad.get(first)}", len(bad), len(bad) + good.size, on_bad_example)
+    in_order = dict(sorted(bad.items()))
+    report(source, in_order, len(bad) + good.size, on_bad_example, "clip", lambda row: f"{source}, row {row}")
     return Clips(tuple(texts), seconds, contents, files, source=source, rows=rows).take(good)
-
-
-def _report(source: str, first: str, bad: int, count: int, on_bad_example: str) -> None:
-    """Says which of so many clips are bad, or stops because of them. `first` names one of them."""
-    if bad and on_bad_example == "fail":
-        raise UserError(f"{first}; mend or remove it, or pass --on-bad-example skip")
-    if bad:
-        print(f"{source}: skipped {bad} of {count} clips; {first}")
-    if bad == count:
-        raise UserError(f"{source}: no clip that can be read")
 
 
 def decode(clips: Clips, sample_rate: int, most_seconds: float | None, on_bad_example: str, show: bool = True) -> Clips:
@@ -214,8 +204,7 @@ def decode(clips: Clips, sample_rate: int, most_seconds: float | None, on_bad_ex
             if bad and on_bad_example == "fail":
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
-    first = min(bad, default=0)
-    _report(clips.source, f"{clips.name(first)}: {bad.get(first)}", len(bad), len(clips), on_bad_example)
+    report(clips.source, dict(sorted(bad.items())), len(clips), on_bad_example, "clip", clips.name)
     found = dataclasses.replace(clips, contents=None, samples=Samples(audio, ends - lengths, lengths, sample_rate))
     return found.take(np.setdiff1d(np.arange(len(clips)), list(bad))) if bad else found
 
@@ -232,12 +221,6 @@ def bucket_lengths(lengths: np.ndarray, sample_rate: int) -> tuple[int, ...]:
     tenth = sample_rate / 10
     tenths = np.ceil(np.asarray(lengths) / tenth).astype(np.int64)
     return tuple(math.ceil(n * tenth) for n in bucket_boundaries(tenths, int(tenths.max())))
-
-
-def batch_count(lengths: np.ndarray, boundaries: Sequence[int], batch_size: int) -> int:
-    """How many batches clips of these lengths make."""
-    sizes = np.bincount(np.searchsorted(covering(boundaries, lengths), lengths))
-    return int((-(-sizes // batch_size)).sum())
 
 
 def batches(

@@ -14,6 +14,7 @@ from rich.progress import track
 
 from pipelines.batching import WHOLE, Shard, epoch_seed
 from pipelines.errors import UserError
+from pipelines.examples import report
 from pipelines.image import headers
 from pipelines.image.augmentation import augment, mix
 from pipelines.image.config import Augmentation
@@ -163,15 +164,8 @@ def decode(
             if bad and on_bad_example == "fail":
                 pool.shutdown(wait=False, cancel_futures=True)
                 break
-    if bad:
-        first = min(bad)
-        line = f"{pictures.name(first)}: {bad[first]}"
-        if on_bad_example == "fail":
-            raise UserError(f"{line}; mend or remove it, or pass --on-bad-example skip")
-        print(f"{pictures.source}: skipped {len(bad)} of {len(pictures)} pictures; {line}")
+    report(pictures.source, dict(sorted(bad.items())), len(pictures), on_bad_example, "picture", pictures.name)
     good = np.array([i for i in range(len(pictures)) if i not in bad], np.int64)
-    if not good.size:
-        raise UserError(f"{pictures.source}: no picture that can be read")
     kept = pictures.take(good) if bad else pictures
     if not keep:
         return kept

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.errors import UserError
+from pipelines.examples import report
 
 SUFFIXES = (".tsv", ".csv", ".jsonl", ".json")
-REMEDY = "mend or remove it, or pass --on-bad-example skip"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,28 +74,6 @@ def read_table(
                 found.append(record.fields[name])
     report(source, bad, len(rows) + len(bad), on_bad_example)
     return Table({name: tuple(found) for name, found in values.items()}, source, tuple(rows))
-
-
-def report(source: str, bad: Mapping[str, str], count: int, on_bad_example: str) -> None:
-    """Says what is wrong with examples, or stops because of it.
-
-    Args:
-        source: what they are from.
-        bad: what is wrong, by the name of the row, the first one first.
-        count: how many examples there are, the bad ones included.
-        on_bad_example: fail, or skip.
-
-    Raises:
-        UserError: a bad one and "fail"; or none that is good.
-    """
-    if not bad:
-        return
-    row, complaint = next(iter(bad.items()))
-    if on_bad_example == "fail":
-        raise UserError(f"{row}: {complaint}; {REMEDY}")
-    if len(bad) == count:
-        raise UserError(f"{source}: no good row among {count}; {row}: {complaint}")
-    print(f"{source}: skipped {len(bad)} of {count} rows; {row}: {complaint}")
 
 
 def decode(path: Path) -> str:

@@ -16,6 +16,7 @@ from apps.nlp.tasks import inheritance
 from apps.nlp.tasks.common import backbone_directory, load_vocabulary, make_vocabulary
 from layers.lora import add_adapters
 from pipelines.batching import epoch_seed
+from pipelines.bucketing import batch_count
 from pipelines.config import override
 from pipelines.errors import UserError
 from pipelines.files import write_array
@@ -126,7 +127,7 @@ class ReadingTask(Task):
         return self._batches("validation", self.config.batch_size, shard=self.shard)
 
     def steps_per_epoch(self) -> int:
-        return rows.batch_count(self._lengths("train"), self.config.buckets, self.config.batch_size)
+        return batch_count(self._lengths("train"), self.config.buckets, self.config.batch_size)
 
     @property
     def batch_shapes(self) -> int:
