@@ -6,8 +6,9 @@ from typing import Literal
 
 import tyro
 
-from pipelines.config import TrainConfig, require_at_least
+from pipelines.config import TrainConfig, require_at_least, require_at_most
 from pipelines.errors import UserError
+from pipelines.export import versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,7 @@ class ExportOptions(RunOptions):
         require_at_least(0, self, "keep")
         if self.version is not None:
             require_at_least(1, self, "version")
+            require_at_most(versions.MOST_VERSION, self, "version")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,5 +142,6 @@ class QueryOptions(InputOptions):
         require_at_least(0.001, self, "timeout")
         if self.version is not None:
             require_at_least(0, self, "version")
+            require_at_most(versions.MOST_VERSION, self, "version")
             if self.label:
                 raise UserError("give --version or --label, not both")

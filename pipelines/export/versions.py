@@ -15,12 +15,16 @@ from pathlib import Path
 from pipelines.errors import UserError
 from pipelines.files import flush_to_disk
 
+MOST_VERSION = 2**63 - 1  # the largest number that TensorFlow Serving reads
+
 
 def existing(base: Path) -> dict[int, Path]:
-    """The versions that are there, by number, ascending. As for TensorFlow Serving, `00000001` is version 1."""
+    """The versions that are there, by number, ascending. As for TensorFlow Serving, `00000001` is version 1, and what
+    is no number of 64 bits in ASCII digits is no version."""
     if not base.is_dir():
         return {}
-    found = {int(path.name): path for path in base.iterdir() if path.name.isdecimal() and path.is_dir()}
+    named = [path for path in base.iterdir() if path.name.isascii() and path.name.isdecimal() and path.is_dir()]
+    found = {int(path.name): path for path in named if int(path.name) <= MOST_VERSION}
     return dict(sorted(found.items()))
 
 
@@ -47,9 +51,9 @@ def publishing(base: Path, version: int | None = None, keep: int = 0) -> Iterato
         keep: how many of the newest versions to keep, besides this one if it is older; 0 keeps all.
 
     Raises:
-        UserError: the version exists.
+        UserError: the version exists, a file has its name, or no number comes after the newest.
     """
-    _refuse_taken(base, version)
+    _number(base, version)
     made = [folder for folder in (base, *base.parents) if not folder.exists()]
     try:
         base.mkdir(parents=True, exist_ok=True)
@@ -84,21 +88,28 @@ def _hidden_directory(base: Path) -> Iterator[Path]:
         shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _refuse_taken(base: Path, version: int | None) -> None:
-    if version in existing(base):
-        raise UserError(f"{existing(base)[version]}: exists; choose another --version, or none for the next one")
+def _number(base: Path, version: int | None) -> int:
+    """The number to publish under."""
+    found = existing(base)
+    number = max(found, default=0) + 1 if version is None else version
+    if number in found:
+        raise UserError(f"{found[number]}: exists; choose another --version, or none for the next one")
+    if number > MOST_VERSION:
+        raise UserError(f"{base}: no number comes after that of the newest version; choose a --version")
+    if (path := base / str(number)).is_file():
+        raise UserError(f"{path}: a file that has the name of a version; move it away")
+    return number
 
 
 def _rename(hidden: Path, base: Path, version: int | None) -> int:
     """Gives a complete version its name. Returns its number."""
     while True:
-        number = max(existing(base), default=0) + 1 if version is None else version
-        _refuse_taken(base, version)
+        number = _number(base, version)
         try:
             os.rename(hidden, base / str(number))
             return number
         except OSError:  # another export took the name just now
-            if not (base / str(number)).exists():
+            if not (base / str(number)).is_dir():
                 raise
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipelines.errors import UserError
 from pipelines.export.versions import _remove, existing, publishing
+from pipelines.options import ExportOptions
 
 ROOT = Path(__file__).parents[3]
 
@@ -62,6 +63,31 @@ def test_numbers_with_zeros_before_them(tmp_path):
         publish(tmp_path / "m", version=1)
     assert publish(tmp_path / "m", keep=1) == 2
     assert names(tmp_path / "m") == ["2", "\u00b2"]
+
+
+def test_what_tensorflow_serving_does_not_read_as_a_number_is_no_version(tmp_path):
+    for name in ("5", str(2**63), "9" * 200, "\u0667", "+6", "6.0"):
+        (tmp_path / name).mkdir()
+    assert existing(tmp_path) == {5: tmp_path / "5"}
+    (tmp_path / str(2**63 - 1)).mkdir()
+    with pytest.raises(UserError, match="no number comes after"):
+        publish(tmp_path)
+
+
+def test_such_a_number_is_refused_before_anything_is_exported():
+    ExportOptions(version=2**63 - 1).check()
+    with pytest.raises(UserError, match=f"--version {2**63}: takes a number up to {2**63 - 1}"):
+        ExportOptions(version=2**63).check()
+
+
+def test_a_file_in_the_place_of_a_version_is_named(tmp_path):
+    (tmp_path / "1").touch()
+    for version in (None, 1):
+        with pytest.raises(UserError, match="1: a file that has the name of a version"):
+            publish(tmp_path, version=version)
+    with pytest.raises(UserError, match="2: a file"), publishing(tmp_path, version=2) as made:
+        (made.directory / "mine").touch()
+        (tmp_path / "2").touch()
 
 
 def test_a_failure_leaves_no_trace(tmp_path):

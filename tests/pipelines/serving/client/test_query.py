@@ -102,7 +102,10 @@ def test_retries_are_told(command, model):
     assert found.out == "A\n" and "still loading; trying again in" in found.err
 
 
-@pytest.mark.parametrize("flag", ["--batch-size=0", "--timeout=0", "--retries=-1", "--concurrency=0", "--version=-1"])
+@pytest.mark.parametrize(
+    "flag",
+    ["--batch-size=0", "--timeout=0", "--retries=-1", "--concurrency=0", "--version=-1", f"--version={2**63}"],
+)
 def test_values_out_of_range(flag):
     with pytest.raises(UserError, match=flag.split("=")[0]):
         config.parse(QueryOptions(), [flag, "a"], "query").check()
