@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from pipelines.cli import exiting
 from pipelines.errors import UserError
 from pipelines.export.check import check, require_saved_model
 
@@ -29,8 +30,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with exiting():
         main(sys.argv[1:])
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipelines.errors import UserError
+from pipelines.export.versions import existing
 
 PROGRAM = Path(__file__).with_name("session.py")
 
@@ -42,8 +43,8 @@ def require_saved_model(directory: Path) -> None:
         return
     if not directory.is_dir():
         raise UserError(f"{directory}: no such directory; give that of a SavedModel, which holds a saved_model.pb")
-    versions = [found for found in directory.iterdir() if found.name.isdigit() and (found / "saved_model.pb").is_file()]
-    hint = f"; give a version, such as {max(versions, key=lambda v: int(v.name))}" if versions else ""
+    versions = [version for version in existing(directory).values() if (version / "saved_model.pb").is_file()]
+    hint = f"; give a version, such as {versions[-1]}" if versions else ""
     raise UserError(f"{directory}: no SavedModel (no saved_model.pb){hint}")
 
 

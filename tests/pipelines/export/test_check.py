@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 from tensorflow.core.framework import op_def_pb2
@@ -16,7 +19,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from pipelines.errors import UserError
 from pipelines.export import session
-from pipelines.export.check import check
+from pipelines.export.check import check, require_saved_model
 from pipelines.export.servable import ORIGIN_FILE, Servable, write
 from pipelines.export.session import WARMUP_FILE
 from tests.pipelines.serving import exports
@@ -211,6 +214,25 @@ def test_differences(wanted, got, complaint):
     lines = list(session.differences({"y": np.array(wanted)}, {"y": np.array(got)}))
     assert len(lines) == (complaint is not None)
     assert not lines or complaint in lines[0]
+
+
+def test_a_folder_whose_name_is_a_digit_and_no_number(tmp_path):
+    for name in ("2", "\u00b2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    with pytest.raises(UserError, match=f"such as {tmp_path}/2$"):
+        require_saved_model(tmp_path)
+
+
+def test_ctrl_c_ends_a_check_without_a_traceback(exported):
+    command = [sys.executable, "-m", "pipelines.export", "check", str(exported)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not psutil.Process(process.pid).children():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert (process.returncode, said) == (130, "interrupted\n")
 
 
 def run(*arguments):
