@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines import config
-from pipelines.config import require_at_least
+from pipelines.config import require_at_least, require_at_most
 from pipelines.errors import UserError
 from pipelines.export import versions
 from pipelines.options import ExportOptions
@@ -92,8 +92,7 @@ class Settings:
                 raise UserError(f"port {port}: there are 65535")
         if bool(self.model_base_path) == bool(self.model_config_file):
             raise UserError("give either --model_base_path, with --model_name, or --model_config_file")
-        if self.max_request_bytes > MOST_NUMBER:
-            raise UserError(f"--max_request_bytes {self.max_request_bytes}: gRPC takes {MOST_NUMBER} at most")
+        require_at_most(MOST_NUMBER, self, "max_request_bytes")
         if self.slow_client_seconds <= 0:
             raise UserError("--slow_client_seconds must be above 0")
         self.channel_arguments()
