@@ -6,8 +6,10 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -21,8 +23,10 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
+def write_array(path: Path, array: "np.ndarray") -> None:
     """Writes an .npy file, whole or not at all."""
+    import numpy as np  # here, as it would take a third of the time in which a command line answers
+
     file = io.BytesIO()
     np.save(file, array)
     write_atomically(path, file.getvalue())

@@ -1,6 +1,9 @@
 """The command line: a command that one app alone has stands beside those of every app."""
 
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,6 +30,12 @@ APP = cli.App(
     task=lambda: None,
     commands={"greet": cli.Command("say hello", _parse, lambda options: print(f"hello, {options.name}"))},
 )
+
+
+def test_it_is_there_before_what_takes_long_to_import():
+    script = "import sys; import pipelines.cli; print(*{'numpy', 'tensorflow', 'keras'} & set(sys.modules))"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True).stdout == "\n"
 
 
 def test_an_apps_own_command_gets_its_options(capsys):
