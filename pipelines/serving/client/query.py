@@ -89,10 +89,11 @@ def _answers(
     Where the server refuses a batch its rows are sent one by one, so that a bad one takes no good one along.
     """
     for begin in range(0, len(texts), options.batch_size):
-        batch = [_row(text, signature) for text in texts[begin : begin + options.batch_size]]
+        some = texts[begin : begin + options.batch_size]
+        batch = [_row(text, signature) for text in some]
         good = [row for row in batch if isinstance(row, dict)]
         answers = iter(_ask(ask, good) if good else [])
-        for number, (text, row) in enumerate(zip(texts[begin:], batch, strict=False), begin + 1):
+        for number, (text, row) in enumerate(zip(some, batch, strict=True), begin + 1):
             answer = row if isinstance(row, BadRow) else next(answers)
             if answer is not row and isinstance(answer, BadRow) and _takes_files(signature):
                 answer = BadRow(f"{text}: {answer}")  # the server knows no file's name
