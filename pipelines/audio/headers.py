@@ -20,6 +20,7 @@ PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 LEAST_RATE, MOST_RATE = 1_000, 768_000  # in Hz
 MOST_CHANNELS = 256
 MOST_SECONDS = 600.0  # of a clip, where nobody says how long it may be
+LOUDEST = 2.0**31  # of float samples: full scale of those that were never divided; squares of louder ones overflow
 MOST_CHUNKS = 1000  # chunks are walked one by one: a file of nothing but empty ones must come to an end
 # Bytes of a format chunk: the shortest, and the longest of which something is understood.
 FMT_LEAST, FMT_MOST = 16, 40
@@ -161,18 +162,20 @@ def parts(file: BinaryIO, seconds: float, overlap: float = 0.0) -> Iterator[tupl
     Raises:
         ValueError: as `read_header`.
     """
-    header = read_header(file)
-    length = max(round(seconds * header.rate), 1)
-    step = max(length - round(overlap * header.rate), 1)
-    byte_rate = min(header.rate * header.frame_bytes, 0xFFFFFFFF)
-    fmt = struct.pack(
-        "<HHIIHH", header.encoding, header.channels, header.rate, byte_rate, header.frame_bytes, header.bits
-    )
-    for first in range(0, max(header.frames - length + step, 1), step):
-        file.seek(header.start + first * header.frame_bytes)
-        samples = file.read(min(length, header.frames - first) * header.frame_bytes)
-        chunks = b"WAVE" + _chunk(b"fmt ", fmt) + _chunk(b"data", samples)
-        yield first / header.rate, _chunk(b"RIFF", chunks)
+    h = read_header(file)
+    length = max(round(seconds * h.rate), 1)
+    step = max(length - round(overlap * h.rate), 1)
+    for first in range(0, max(h.frames - length + step, 1), step):
+        file.seek(h.start + first * h.frame_bytes)
+        samples = file.read(min(length, h.frames - first) * h.frame_bytes)
+        yield first / h.rate, wav(h.encoding, h.channels, h.rate, h.frame_bytes, h.bits, samples)
+
+
+def wav(encoding: int, channels: int, rate: int, frame_bytes: int, bits: int, samples: bytes) -> bytes:
+    """The bytes of a WAV, with the numbers that `Header` explains."""
+    byte_rate = min(rate * frame_bytes, 0xFFFFFFFF)
+    fmt = struct.pack("<HHIIHH", encoding, channels, rate, byte_rate, frame_bytes, bits)
+    return _chunk(b"RIFF", b"WAVE" + _chunk(b"fmt ", fmt) + _chunk(b"data", samples))
 
 
 def data_bytes(size: int, riff_size: int, available: int, total: int) -> int:

@@ -61,7 +61,9 @@ def resampled(waveforms: tf.Tensor, rates: tf.Tensor, sample_rate: int) -> tuple
         samples, rate = row
         known = (rate >= headers.LEAST_RATE) & (rate <= headers.MOST_RATE)
         rate = require(known, rate, lambda: tf.strings.format(_of_waveform(headers.RATE), rate))
-        samples = require(tf.reduce_all(tf.abs(samples) < 2.0**31), samples, lambda: _of_waveform(headers.NOT_NUMBERS))
+        samples = require(
+            tf.reduce_all(tf.abs(samples) <= headers.LOUDEST), samples, lambda: _of_waveform(headers.NOT_NUMBERS)
+        )
         return resample(samples, rate, sample_rate)
 
     return _batch(one, (waveforms, rates))

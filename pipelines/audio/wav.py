@@ -18,8 +18,6 @@ from pipelines.audio import headers
 from pipelines.audio.headers import Header
 from pipelines.graph import rarely, require
 
-_LOUDEST = 2.0**31  # of float samples: full scale of those that were never divided; squares of louder ones overflow
-
 
 # Left as it is by AutoGraph, which has nothing to convert here and would take several times as long as the tracing.
 @tf.autograph.experimental.do_not_convert
@@ -174,4 +172,4 @@ def _decode_float64(raw: tf.Tensor) -> tf.Tensor:
 
 
 def _numbers(samples: tf.Tensor) -> tf.Tensor:
-    return require(tf.reduce_all(tf.abs(samples) <= _LOUDEST), samples, lambda: headers.NOT_NUMBERS)
+    return require(tf.reduce_all(tf.abs(samples) <= headers.LOUDEST), samples, lambda: headers.NOT_NUMBERS)

@@ -137,6 +137,12 @@ def test_waveforms_of_several_rates_become_what_their_wavs_become():
     assert of_waveforms(np.zeros((2, 0), "float32"), [8000, 16000])[1].numpy().tolist() == [0, 0]
 
 
+def test_waveforms_may_be_as_loud_as_wavs():
+    for value in (2.0**31, -(2.0**31)):
+        loud = np.full((1, 9), value, np.float32)
+        np.testing.assert_array_equal(of_waveforms(loud, [16000])[0][0], read(wavs.by_scipy(loud[0], 16000)))
+
+
 @pytest.mark.parametrize(
     "value, rate, said", [(0.0, 0, "a waveform of 0 Hz"), (np.nan, 8000, "NaN"), (1e30, 8000, "NaN")]
 )
