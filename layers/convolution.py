@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from layers.window import Window, output_mask, zero_masked
+from layers.window import Window, WindowOverTime
 
 
 class _Convolution(Window):
@@ -52,7 +52,7 @@ class _Convolution(Window):
 
 
 @keras.saving.register_keras_serializable(package="espalier")
-class Conv1D(_Convolution):
+class Conv1D(WindowOverTime, _Convolution):
     """Convolution over time, with masks.
 
     y_k(t) = activation( Σ_c Σ_m w_ck(m) · x_c(t·s + m·d - p) + b_k )
@@ -97,18 +97,8 @@ class Conv1D(_Convolution):
         van den Oord et al. 2016, WaveNet (causal and dilated). https://arxiv.org/abs/1609.03499
     """
 
-    rank = 1
-    paddings = ("valid", "same", "causal")
-
     def __init__(self, filters, kernel_size, strides=1, padding="valid", **kwargs):
         super().__init__(filters, kernel_size, strides, padding, **kwargs)
-        self.supports_masking = True
-
-    def call(self, inputs, mask=None):
-        return self._finish(self._convolve(*self._padded(zero_masked(inputs, mask))))
-
-    def compute_mask(self, inputs, mask=None):
-        return output_mask(mask, self.kernel_size[0], self.strides[0], self.padding, self.dilation_rate[0])
 
 
 @keras.saving.register_keras_serializable(package="espalier")

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from layers.convolution import Conv2D
-from layers.window import Window, output_mask, zero_masked
+from layers.window import Window, WindowOverTime
 
 
 class _Depthwise(Window):
@@ -29,7 +29,7 @@ class _Depthwise(Window):
 
 
 @keras.saving.register_keras_serializable(package="espalier")
-class DepthwiseConv1D(_Depthwise):
+class DepthwiseConv1D(WindowOverTime, _Depthwise):
     """Convolution of each channel by itself over time, with masks.
 
     y_c(t) = activation( Σ_m w_c(m) · x_c(t·s + m·d - p) + b_c )
@@ -61,18 +61,8 @@ class DepthwiseConv1D(_Depthwise):
         https://arxiv.org/abs/1706.03059
     """
 
-    rank = 1
-    paddings = ("valid", "same", "causal")
-
     def __init__(self, kernel_size, strides=1, padding="valid", **kwargs):
         super().__init__(kernel_size, strides, padding, **kwargs)
-        self.supports_masking = True
-
-    def call(self, inputs, mask=None):
-        return self._finish(self._convolve(*self._padded(zero_masked(inputs, mask))))
-
-    def compute_mask(self, inputs, mask=None):
-        return output_mask(mask, self.kernel_size[0], self.strides[0], self.padding, self.dilation_rate[0])
 
 
 @keras.saving.register_keras_serializable(package="espalier")

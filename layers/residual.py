@@ -9,7 +9,7 @@ from layers.depthwise import DepthwiseConv2D
 from layers.normalisation import normalisation
 from layers.pooling import GlobalAveragePooling2D
 from layers.stochastic_depth import StochasticDepth
-from layers.window import per_axis
+from layers.window import output_size, per_axis
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -112,7 +112,7 @@ class _Block(keras.layers.Layer):
 
     def compute_output_shape(self, inputs_shape):
         batch, height, width, _ = inputs_shape
-        sizes = [s and -(-s // stride) for s, stride in zip((height, width), self.strides, strict=True)]
+        sizes = [output_size(s, 1, stride, "same") for s, stride in zip((height, width), self.strides, strict=True)]
         return (batch, *sizes, self.filters)
 
     def get_config(self):

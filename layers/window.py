@@ -98,13 +98,6 @@ class Window(keras.layers.Layer):
             )
         return inputs_shape[-1]
 
-    def _padded(self, x):
-        """x with the zeros before it that causal padding asks for, and what padding is left to do."""
-        if self.padding != "causal":
-            return x, self.padding
-        before = (self.kernel_size[0] - 1) * self.dilation_rate[0]
-        return ops.pad(x, ((0, 0), (before, 0), (0, 0))), "valid"
-
     def _finish(self, y):
         if self.use_bias:
             y = ops.add(y, self.bias)
@@ -131,3 +124,27 @@ class Window(keras.layers.Layer):
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
             "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
         }
+
+
+class WindowOverTime(Window):
+    """What convolutions over time share besides: causal padding, and masks."""
+
+    rank = 1
+    paddings = ("valid", "same", "causal")
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        return self._finish(self._convolve(*self._padded(zero_masked(inputs, mask))))
+
+    def compute_mask(self, inputs, mask=None):
+        return output_mask(mask, self.kernel_size[0], self.strides[0], self.padding, self.dilation_rate[0])
+
+    def _padded(self, x):
+        """x with the zeros before it that causal padding asks for, and what padding is left to do."""
+        if self.padding != "causal":
+            return x, self.padding
+        before = (self.kernel_size[0] - 1) * self.dilation_rate[0]
+        return ops.pad(x, ((0, 0), (before, 0), (0, 0))), "valid"
