@@ -11,9 +11,9 @@ class Bidirectional(keras.layers.Layer):
     h_t = [forward h_t; backward h_t]   or   forward h_t + backward h_t
 
     Args:
-        layer: a layer of this module; what it returns, this one returns.
+        layer: a recurrent layer of this package; what it returns, this one returns.
         backward_layer: its partner, which returns the same, with the opposite `go_backwards`. By default one of the
-            same settings, with weights of its own.
+            same settings, with weights and dropout masks of its own.
         merge_mode: "concat" or "sum".
 
     Call arguments:
@@ -44,8 +44,10 @@ class Bidirectional(keras.layers.Layer):
             raise ValueError(f"merge_mode must be concat or sum. Received: merge_mode={merge_mode!r}")
         self.layer = layer
         if backward_layer is None:
-            turned = {"go_backwards": not layer.go_backwards, "name": f"backward_{layer.name}"}
-            backward_layer = type(layer).from_config(layer.get_config() | turned)
+            config = layer.get_config() | {"go_backwards": not layer.go_backwards, "name": f"backward_{layer.name}"}
+            if config["seed"] is not None:
+                config["seed"] += 2  # the same would drop the same; the one after it is that of the states' dropout
+            backward_layer = type(layer).from_config(config)
         self.backward_layer = backward_layer
         self.merge_mode = merge_mode
         self.supports_masking = True

@@ -379,6 +379,21 @@ def test_masks_that_keras_attaches_are_used_and_handed_on(layer_type, go_backwar
     np.testing.assert_allclose(model(ids), both(embedding(ids)), atol=1e-6)
 
 
+DROPPING = [(layer, "dropout") for layer in ALL] + [(layer, "recurrent_dropout") for layer in RECURRENT]
+
+
+@pytest.mark.parametrize("layer_type, what", DROPPING)
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_both_directions_drop_features_of_their_own(layer_type, what, rate):
+    both = Bidirectional(layer_type(U, return_sequences=True, seed=3, **{what: rate}))
+    both.build((None, T, D))
+    for mine, other in zip(both.backward_layer.trainable_variables, both.layer.trainable_variables, strict=True):
+        mine.assign(other)
+    output = both(np.ones((2, T, D), "float32"), training=True)  # from either end the same
+    alike = np.allclose(output[..., :U], output[:, ::-1, U:], atol=1e-6)
+    assert alike == (rate == 0)
+
+
 def summed_states(both, x):
     _, *last = both(x)
     half = len(last) // 2
