@@ -2,13 +2,13 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from pipelines.config import nearest
+from pipelines import presets
 from pipelines.errors import UserError
+from pipelines.presets import line
 
 CACHE = "~/.keras/models"  # where keras.applications keeps what it has downloaded
 
@@ -17,8 +17,8 @@ def load(name: str, size: int, mean: Sequence[float], deviation: Sequence[float]
     """A pretrained network behind its own preprocessing.
 
     Args:
-        name: a directory that KerasHub's `save_to_preset` wrote, a preset of KerasHub, or a network of
-            keras.applications, in the spelling of its function.
+        name: a directory that KerasHub's `save_to_preset` wrote or one in the format of Hugging Face, a preset of
+            KerasHub, or a network of keras.applications, in the spelling of its function.
         size: side S of the pictures.
         mean, deviation: of each channel on a scale from 0 to 1, by which pictures come normalised.
 
@@ -38,7 +38,7 @@ def load(name: str, size: int, mean: Sequence[float], deviation: Sequence[float]
     try:
         maps = network(inputs)
     except ValueError as error:
-        raise UserError(f"--model.backbone {name}: takes no {size} x {size} pictures ({_line(error)})") from None
+        raise UserError(f"--model.backbone {name}: takes no {size} x {size} pictures ({line(error)})") from None
     if len(getattr(maps, "shape", ())) != 4:
         raise UserError(
             f"--model.backbone {name}: gives no feature maps (batch, height, width, channels); take another"
@@ -57,10 +57,10 @@ def application(name: str, size: int, weights: str | None = "imagenet") -> tuple
     try:
         network = build(include_top=False, weights=weights, input_shape=(size, size, 3))
     except ValueError as error:
-        raise UserError(f"--model.backbone {name}: {_line(error)}; set --image-size") from None
+        raise UserError(f"--model.backbone {name}: {line(error)}; set --image-size") from None
     except Exception as error:  # what get_file raises when the network is not there
         raise UserError(
-            f"--model.backbone {name}: its weights could not be downloaded ({_line(error)}); "
+            f"--model.backbone {name}: its weights could not be downloaded ({line(error)}); "
             f"put the file into {CACHE}, or give a directory written by KerasHub's save_to_preset"
         ) from None
     preprocess = sys.modules[build.__module__].preprocess_input
@@ -74,36 +74,15 @@ def preset(name: str) -> tuple[keras.Model, np.ndarray, np.ndarray]:
     """A backbone of KerasHub, and its preprocessing as `application` gives it; without one, pixels go from 0 to 1."""
     import keras_hub
 
-    path = Path(name).expanduser()
-    local = path.is_dir()
-    if local and not (path / "config.json").is_file():
-        raise UserError(f"{path}: no config.json in it; a preset is a directory that KerasHub's save_to_preset wrote")
-    try:
-        backbone = keras_hub.models.Backbone.from_preset(str(path) if local else name)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError) as error:
-        if local:
-            raise UserError(f"{path}: not a preset that KerasHub can read ({_line(error)})") from None
-        known = [*applications(), *keras_hub.models.Backbone.presets]
-        if "Unknown preset" in str(error):
-            raise UserError(
-                f"--model.backbone {name}: no such directory, preset of KerasHub or network of keras.applications"
-                f"{nearest(name, known)}"
-            ) from None
-        raise UserError(
-            f"--model.backbone {name}: could not be downloaded ({_line(error)}); on a machine with a network, write it "
-            f"by keras_hub.models.Backbone.from_preset({name!r}).save_to_preset(DIR), and give that DIR here"
-        ) from None
+    backbone = presets.backbone(name, others=applications(), other_kind="network of keras.applications")
     scale, offset = np.full(3, 1 / 255), np.zeros(3)
     try:
-        converter = keras_hub.layers.ImageConverter.from_preset(str(path) if local else name)
+        converter = keras_hub.layers.ImageConverter.from_preset(presets.source(name))
     except FileNotFoundError:
-        return backbone, np.diag(scale), offset
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise UserError(f"--model.backbone {name}: its image converter cannot be read ({_line(error)})") from None
-    scale = np.broadcast_to(1.0 if converter.scale is None else converter.scale, 3)
-    offset = offset if converter.offset is None else np.broadcast_to(converter.offset, 3)
+        converter = None
+    except presets.REFUSALS as error:
+        raise UserError(f"--model.backbone {name}: its image converter cannot be read ({line(error)})") from None
+    if converter is not None:
+        scale = np.broadcast_to(1.0 if converter.scale is None else converter.scale, 3)
+        offset = offset if converter.offset is None else np.broadcast_to(converter.offset, 3)
     return backbone, np.diag(scale), offset
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

@@ -25,7 +25,8 @@ class ModelConfig:
     # mobile: inverted residuals (Sandler et al. 2018).
     architecture: Literal["cnn", "resnet", "mobile"] = "resnet"
     # Pretrained network to fine-tune in place of an architecture: a preset of KerasHub (resnet_18_imagenet), the
-    # directory of one, or a network of keras.applications (MobileNetV2). See also --optimizer.frozen-steps.
+    # directory of one, the directory of a model in Hugging Face's format, or a network of keras.applications
+    # (MobileNetV2). See also --optimizer.frozen-steps.
     backbone: str = ""
     # Channels of the first stage of resnet and mobile; each further stage has twice as many.
     width: int = 32

@@ -9,14 +9,13 @@ import tensorflow as tf
 from keras import layers as stock
 from keras import ops
 
-from pipelines.config import nearest
+from pipelines import presets
 from pipelines.errors import UserError
+from pipelines.presets import REFUSALS, line
 from pipelines.text.tokenizer import LastingTokenizer
 
 MASKS = ("padding_mask", "segment_ids")  # what a backbone may read besides token ids
 REMEDY = "; train the model again, or restore the file"
-# What KerasHub raises for presets that are missing, damaged or of another kind.
-_REFUSALS = (ValueError, OSError, KeyError, TypeError, AttributeError, ImportError, RuntimeError, tf.errors.OpError)
 
 
 def fetch(name: str, directory: Path, max_length: int) -> None:
@@ -33,18 +32,8 @@ def fetch(name: str, directory: Path, max_length: int) -> None:
         UserError: there is no such preset, it cannot be had, it is of no use as an encoder of texts, or it reads
             fewer symbols.
     """
-    path = Path(name).expanduser()
-    local = path.is_dir()
-    if local and not (path / "config.json").is_file():
-        raise UserError(
-            f"{path}: no config.json in it; takes what KerasHub's save_to_preset wrote, or a model in the format of "
-            "Hugging Face"
-        )
-    source = str(path) if local else name
-    try:
-        network = keras_hub.models.Backbone.from_preset(source)
-    except _REFUSALS as error:
-        raise UserError(_refused(name, path if local else None, error)) from None
+    source = presets.source(name)
+    network = presets.backbone(name, ("models.Backbone", "tokenizers.Tokenizer"))
     try:
         _split(network)
     except ValueError as error:
@@ -56,11 +45,11 @@ def fetch(name: str, directory: Path, max_length: int) -> None:
         tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(source)
     except FileNotFoundError as error:
         raise UserError(
-            f"--model.backbone {name}: no tokenizer in it ({_line(error)}); put that there, or write it by "
+            f"--model.backbone {name}: no tokenizer in it ({line(error)}); put that there, or write it by "
             "keras_hub.tokenizers.Tokenizer.from_preset(ORIGINAL).save_to_preset(DIR)"
         ) from None
-    except _REFUSALS as error:
-        raise UserError(f"--model.backbone {name}: its tokenizer cannot be read ({_line(error)})") from None
+    except REFUSALS as error:
+        raise UserError(f"--model.backbone {name}: its tokenizer cannot be read ({line(error)})") from None
     if (last := max(_pieces(tokenizer))) >= _rows(network):
         raise UserError(
             f"--model.backbone {name}: its tokenizer has ids up to {last}, and its embedding only {_rows(network)} "
@@ -93,8 +82,8 @@ class BackboneTokenizer(tf.Module):
         super().__init__(name="backbone_tokenizer")
         try:
             tokenizer = keras_hub.tokenizers.Tokenizer.from_preset(str(directory))
-        except _REFUSALS as error:
-            raise UserError(f"{directory}: the tokenizer cannot be read ({_line(error)}){REMEDY}") from None
+        except REFUSALS as error:
+            raise UserError(f"{directory}: the tokenizer cannot be read ({line(error)}){REMEDY}") from None
         tokenizer.sequence_length = None  # rows end where their texts do
         if isinstance(tokenizer, keras_hub.tokenizers.SentencePieceTokenizer):
             tokenizer.add_bos = tokenizer.add_eos = False
@@ -164,8 +153,8 @@ class BackboneEncoder(stock.Layer):
         """
         try:
             backbone = keras_hub.models.Backbone.from_preset(str(directory), dtype=keras.config.dtype_policy().name)
-        except _REFUSALS as error:
-            raise UserError(f"{directory}: the encoder cannot be read ({_line(error)}){REMEDY}") from None
+        except REFUSALS as error:
+            raise UserError(f"{directory}: the encoder cannot be read ({line(error)}){REMEDY}") from None
         return cls(backbone, name="encoder")
 
     def build(self, tokens_shape=None):
@@ -249,21 +238,3 @@ def _pieces(tokenizer) -> dict[int, str]:
         number: bytes(map(alphabet.get, piece)).decode(errors="replace") if set(piece) <= alphabet.keys() else piece
         for number, piece in pieces.items()
     }
-
-
-def _refused(name: str, path: Path | None, error: Exception) -> str:
-    """Why there is no such backbone, and what to do about it."""
-    if path:
-        return f"{path}: not a preset that KerasHub can read ({_line(error)})"
-    if "Unknown preset" in str(error):
-        known = list(keras_hub.tokenizers.Tokenizer.presets)
-        return f"--model.backbone {name}: no such directory or preset of KerasHub{nearest(name, known)}"
-    return (
-        f"--model.backbone {name}: could not be downloaded ({_line(error)}); on a machine with a network, write it by "
-        f"keras_hub.models.Backbone.from_preset({name!r}).save_to_preset(DIR) and "
-        f"keras_hub.tokenizers.Tokenizer.from_preset({name!r}).save_to_preset(DIR), and give that DIR here"
-    )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
