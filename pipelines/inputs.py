@@ -3,8 +3,9 @@
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pipelines.errors import UserError
 from pipelines.options import InputOptions
@@ -112,3 +113,29 @@ def _lines(options: InputOptions) -> tuple[list[bytes], str]:
     if not lines:
         raise UserError(f"{name}: empty; give a row a line")
     return lines, name
+
+
+def answered(
+    rows: Sequence[str],
+    batch_size: int,
+    read: Callable[[Sequence[str]], tuple[Iterable[Any], Iterable[str | None]]],
+    answer: Callable[[list], Iterable[dict]],
+) -> Iterator[dict]:
+    """Answers to rows, a batch at a time, in which those that cannot be answered take nothing from the others.
+
+    Args:
+        rows: as they were given.
+        batch_size: rows in a batch.
+        read: what is to be answered of each row of a batch, and what is wrong with it, if anything.
+        answer: the answers to what is to be answered of the good rows, in their order.
+
+    Yields:
+        One answer a row, with its number as `row`, what was given as `source`, and of a bad one the reason as `error`.
+    """
+    for begin in range(0, len(rows), batch_size):
+        batch = rows[begin : begin + batch_size]
+        items, errors = map(list, read(batch))
+        good = [item for item, error in zip(items, errors, strict=True) if not error]
+        answers = iter(answer(good) if good else ())
+        for number, (row, error) in enumerate(zip(batch, errors, strict=True), begin + 1):
+            yield {"row": number, "source": row} | ({"error": error} if error else next(answers))

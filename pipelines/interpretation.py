@@ -42,7 +42,7 @@ def attention_heatmap(weights: np.ndarray, columns: Sequence[str], rows: Sequenc
     axes.set_yticks(range(len(rows)), rows, parse_math=False)
     axes.tick_params(top=True, labeltop=True, bottom=False, labelbottom=False, length=0)
     figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def confusion_matrix_picture(counts: np.ndarray, names: Sequence[str], title: str = "") -> np.ndarray:
@@ -79,7 +79,7 @@ def confusion_matrix_picture(counts: np.ndarray, names: Sequence[str], title: st
             size = min(9.0, 36.0 / len(str(count)))  # points: a number fills a cell at most
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
     figure.colorbar(picture, ax=axes, fraction=0.04, pad=0.02, label="share of the true class")
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def picture_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 6, title: str = "") -> np.ndarray:
@@ -107,7 +107,7 @@ def picture_grid(images: Sequence[np.ndarray], titles: Sequence[str], columns: i
         axes.set_title(text, fontsize=9, parse_math=False)
     if not len(images):
         grid[0].text(0.5, 0.5, "none", ha="center", va="center")
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def attribution_picture(image: np.ndarray, cam: np.ndarray, gradients: np.ndarray, title: str = "") -> np.ndarray:
@@ -141,7 +141,7 @@ def attribution_picture(image: np.ndarray, cam: np.ndarray, gradients: np.ndarra
     signed = spoken.imshow(parts, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     bar = figure.colorbar(signed, ax=spoken, fraction=0.046, pad=0.02, extend="both")
     bar.set_label("against  ←  logit  →  for", fontsize=9)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def alignment_picture(
@@ -186,7 +186,7 @@ def alignment_picture(
     for time in _word_boundaries(symbols):
         bands.axvline(time, color="white", linewidth=0.8, alpha=0.7)
         wave.axvline(time, color="grey", linewidth=0.6, alpha=0.7)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def _draw_waveform(axes: Axes, waveform: np.ndarray, seconds: float, most_strokes: int) -> None:
@@ -263,7 +263,8 @@ def _cut(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _drawn(figure: Figure) -> np.ndarray:
+def drawn(figure: Figure) -> np.ndarray:
+    """A figure as an RGB picture, uint8, (height, width, 3)."""
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

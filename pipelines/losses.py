@@ -24,6 +24,22 @@ def smoothed_cross_entropy(logits, labels, smoothing=0.0):
     return loss - smoothing * ops.mean(logits, axis=-1) if smoothing else loss
 
 
+def soft_cross_entropy(logits, target, smoothing=0.0):
+    """Cross-entropy with targets that are distributions, and label smoothing as above, one value a row, in nats.
+
+    Args:
+        logits: (..., K), any float type; computed in float32.
+        target: (..., K), shares of each class that sum to 1.
+        smoothing: Share of the mass that is spread evenly, in [0, 1).
+
+    Returns:
+        (...), float32.
+    """
+    logits = ops.cast(logits, "float32")
+    smoothed = (1 - smoothing) * target + smoothing / target.shape[-1]
+    return ops.logsumexp(logits, axis=-1) - ops.sum(smoothed * logits, axis=-1)
+
+
 def hits(logits, labels):
     """1.0 where the label has the highest logit, else 0.0. Same shapes as `smoothed_cross_entropy`."""
     likely = ops.sum(ops.where(_is_label(logits, labels), logits, 0.0), axis=-1)

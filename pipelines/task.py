@@ -13,6 +13,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from rich.console import Console
+from rich.table import Table
 
 from pipelines.batching import WHOLE, Shard
 from pipelines.config import TrainConfig
@@ -61,6 +63,25 @@ def chosen_splits(splits: Sequence[str], asked: str) -> list[str]:
         known = dict.fromkeys(("test", "all", "validation", *tests))
         raise UserError(f"--split {asked}: there is {', '.join(known)}")
     return [asked]
+
+
+def print_metrics(title: str, found: Mapping[str, Mapping[str, float]], decimals: int = 4) -> None:
+    """Prints a table of metrics, a row a system; one system alone needs no name.
+
+    Args:
+        title: line above the table.
+        found: metrics by name, for each system.
+        decimals: of each value.
+    """
+    table = Table(title=title, title_justify="left")
+    if len(found) > 1:
+        table.add_column("system")
+    for metric in next(iter(found.values())):
+        table.add_column(metric.replace("_", " "), justify="right")
+    for system, values in found.items():
+        name = (system,) if len(found) > 1 else ()
+        table.add_row(*name, *(f"{value:.{decimals}f}" for value in values.values()))
+    Console().print(table)
 
 
 class Task(abc.ABC):

@@ -20,7 +20,7 @@ from apps.image.config import (
     check_size,
 )
 from apps.image.model import ImageClassifier
-from pipelines import classification, interpretation
+from pipelines import classification, interpretation, losses
 from pipelines.attribution import grad_cam, integrated_gradients
 from pipelines.batching import epoch_seed
 from pipelines.config import override
@@ -28,6 +28,7 @@ from pipelines.export.servable import Servable
 from pipelines.files import write_atomically
 from pipelines.image import pictures
 from pipelines.image.decoding import normalise, read_image, read_images, reason
+from pipelines.inputs import answered
 from pipelines.options import ExplainOptions
 from pipelines.task import Report, Task, chosen_splits
 
@@ -142,11 +143,8 @@ class ImageTask(Task):
 
     def sums(self, outputs, batch):
         target, weight = batch["target"], batch["weight"]  # (B, K), (B,)
-        smoothing = self.config.label_smoothing
-        logits = ops.cast(outputs, "float32")
-        smoothed = (1 - smoothing) * target + smoothing / target.shape[-1]
-        loss = ops.logsumexp(logits, axis=-1) - ops.sum(smoothed * logits, axis=-1)
-        right = ops.cast(ops.equal(ops.argmax(logits, -1), ops.argmax(target, -1)), "float32")
+        loss = losses.soft_cross_entropy(outputs, target, self.config.label_smoothing)
+        right = ops.cast(ops.equal(ops.argmax(outputs, -1), ops.argmax(target, -1)), "float32")
         total = ops.sum(weight)
         return {"loss": (ops.sum(loss * weight), total), "accuracy": (ops.sum(right * weight), total)}
 
@@ -220,14 +218,15 @@ class ImageTask(Task):
 
     def predict(self, model: keras.Model, rows: Sequence[str], options: ImagePredictOptions) -> Iterator[dict]:
         forward = self._forward(model)
-        for begin in range(0, len(rows), options.batch_size):
-            chunk = rows[begin : begin + options.batch_size]
-            read = [self._read(row) for row in chunk]
-            good = [pixels for pixels, error in read if not error]
-            found = iter(forward(normalise(np.stack(good), *self.statistics)).numpy() if good else [])
-            for number, (row, (_, error)) in enumerate(zip(chunk, read, strict=True), begin + 1):
-                answer = {"row": number, "source": row}
-                yield answer | ({"error": error} if error else self._answer(next(found), options.top_k))
+
+        def read(files):
+            return zip(*map(self._read, files), strict=True)
+
+        def answer(pixels):
+            found = forward(normalise(np.stack(pixels), *self.statistics)).numpy()
+            return (self._answer(probabilities, options.top_k) for probabilities in found)
+
+        return answered(rows, options.batch_size, read, answer)
 
     def _answer(self, probabilities: np.ndarray, top_k: int) -> dict:
         best = np.argsort(-probabilities)[:top_k]

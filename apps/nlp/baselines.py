@@ -3,7 +3,7 @@
 TF-IDF vectors tell classes apart and pairs alike; a language model is counted from five characters at a time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -19,17 +19,19 @@ WORDS = r"(?u)\b\w+\b"  # of one letter too
 STRENGTHS = (1.0, 3.0, 10.0, 30.0)  # of C, the inverse of the regularisation
 
 
-def classify(train: Examples, validation: Examples, test: Examples, multi_label: bool = False) -> dict[str, float]:
+def classifier(
+    train: Examples, validation: Examples, multi_label: bool = False
+) -> Callable[[Examples], dict[str, float]]:
     """Logistic regression on TF-IDF of words and pairs of words.
 
     Args:
         train: to learn from.
         validation: chooses how much is regularised.
-        test: to measure on.
         multi_label: a text may have several classes, or none.
 
     Returns:
-        `accuracy`, of several labels the share of texts all of whose labels are right, `macro_f1`, and the `c` chosen.
+        What measures it on examples: `accuracy`, of several labels the share of texts all of whose labels are right,
+        `macro_f1`, and the `c` chosen.
 
     Raises:
         UserError: no text has a word.
@@ -40,7 +42,7 @@ def classify(train: Examples, validation: Examples, test: Examples, multi_label:
         inputs = vectorizer.fit_transform(train.texts)  # (N, n-grams)
     except ValueError:  # an empty vocabulary
         raise UserError(f"{train.source}: no text has a word in it") from None
-    wanted, chosen, measured = (_targets(split, names, multi_label) for split in (train, validation, test))
+    wanted, chosen = (_targets(split, names, multi_label) for split in (train, validation))
     models = {}
     for c in STRENGTHS:
         # The dual problem has as many unknowns as there are texts, a tenth of what the n-grams are: so much the faster.
@@ -48,14 +50,18 @@ def classify(train: Examples, validation: Examples, test: Examples, multi_label:
         models[c] = OneVsRestClassifier(model).fit(inputs, wanted)
     held_out = vectorizer.transform(validation.texts)
     best = max(STRENGTHS, key=lambda c: models[c].score(held_out, chosen))  # the first of the best
-    found = models[best].predict(vectorizer.transform(test.texts))
-    right = found.reshape(len(test), -1) == measured.reshape(len(test), -1)  # of a single label, (N,) and (N, 1)
-    average = "binary" if multi_label and len(names) == 1 else "macro"
-    return {
-        "accuracy": float(np.mean(right.all(axis=1))),
-        "macro_f1": float(f1_score(measured, found, average=average, zero_division=0.0)),
-        "c": best,
-    }
+
+    def measured(test: Examples) -> dict[str, float]:
+        found, there = models[best].predict(vectorizer.transform(test.texts)), _targets(test, names, multi_label)
+        right = found.reshape(len(test), -1) == there.reshape(len(test), -1)  # of a single label, (N,) and (N, 1)
+        average = "binary" if multi_label and len(names) == 1 else "macro"
+        return {
+            "accuracy": float(np.mean(right.all(axis=1))),
+            "macro_f1": float(f1_score(there, found, average=average, zero_division=0.0)),
+            "c": best,
+        }
+
+    return measured
 
 
 def _targets(examples: Examples, names: Sequence[str], multi_label: bool) -> np.ndarray:
@@ -85,11 +91,16 @@ def similarity(train: Examples, test: Examples) -> dict[str, float]:
         raise UserError(f"{train.source}: no text has a word in it") from None
     first, second = vectorizer.transform(test.texts), vectorizer.transform(test.others)  # (N, words), unit rows
     cosines = np.asarray(first.multiply(second).sum(axis=1)).ravel()
-    if len(test) < 2 or np.ptp(cosines) == 0 or np.ptp(test.scores) == 0:
+    return correlations(test.scores, cosines)
+
+
+def correlations(scores: np.ndarray, cosines: np.ndarray) -> dict[str, float]:
+    """`pearson` and `spearman`, NaN where there is nothing to compare: one pair only, or all alike."""
+    if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(cosines) == 0:
         return {"pearson": float("nan"), "spearman": float("nan")}
     return {
-        "pearson": float(pearsonr(cosines, test.scores).statistic),
-        "spearman": float(spearmanr(cosines, test.scores).statistic),
+        "pearson": float(pearsonr(scores, cosines).statistic),
+        "spearman": float(spearmanr(scores, cosines).statistic),
     }
 
 

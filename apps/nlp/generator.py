@@ -41,13 +41,6 @@ class Generator:
         )
         self.surprise = tf.function(self._surprise, input_signature=[tf.TensorSpec([None], tf.string)])
 
-    def unknown(self, prompt: str) -> str | None:
-        """Why a prompt cannot be read, if it has characters that the model does not know."""
-        if UNKNOWN not in self.tokenizer.tokenize(tf.constant([prompt])).flat_values:
-            return None
-        strange = sorted({c for c in prompt if UNKNOWN in self.tokenizer.tokenize(tf.constant([c])).flat_values})
-        return f"the training text has no {names(strange)}; leave that out"
-
     def continuations(self, prompts: Sequence[str], seeds: Sequence[int], limit: int | None = None) -> list[str]:
         """What follows each prompt, in one batch.
 
@@ -145,6 +138,14 @@ class Generator:
         logits = tf.reshape(logits, [rows, frames * half, self.model.vocabulary_size])[:, :length]
         likely = tf.gather(tf.nn.log_softmax(logits), targets, batch_dims=2)
         return self.tokenizer.to_pieces(targets), tf.where(targets != 0, likely, 0.0)
+
+
+def unknown(tokenizer, prompt: str) -> str | None:
+    """Why a prompt cannot be read, if it has characters that the tokenizer does not know."""
+    if UNKNOWN not in tokenizer.tokenize(tf.constant([prompt])).flat_values:
+        return None
+    strange = sorted({c for c in prompt if UNKNOWN in tokenizer.tokenize(tf.constant([c])).flat_values})
+    return f"the training text has no {names(strange)}; leave that out"
 
 
 def _decoded(text: bytes) -> str:

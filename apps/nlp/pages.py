@@ -17,6 +17,7 @@ span {{ border-radius: .2em; padding: .1em 0 }}
 <small>{legend}</small>
 </html>
 """
+MOST_BITS = 8.0  # at and above which a token is as red as can be: it was given 1 chance in 256
 BLUE, RED = (33, 102, 172), (178, 24, 43)
 
 
@@ -33,17 +34,16 @@ def contribution_page(tokens: Sequence[str], contributions: np.ndarray, title: s
     return _page(tokens, contributions / most, [f"{value:+.3f}" for value in contributions], title, legend)
 
 
-def surprise_page(tokens: Sequence[str], bits: np.ndarray, title: str, most: float) -> str:
+def surprise_page(tokens: Sequence[str], bits: np.ndarray, title: str) -> str:
     """A text on the colours of its tokens' surprise: the redder, the less likely a token was.
 
     Args:
         tokens: T pieces of the text.
         bits: (T,) the negative binary logarithm of each token's probability.
         title: line above the text.
-        most: bits at and above which a token is as red as can be.
     """
-    legend = f"the redder, the less likely; the darkest had 1 chance in {2**most:.0f} or less"
-    return _page(tokens, -np.clip(bits / most, 0, 1), [f"{value:.2f} bits" for value in bits], title, legend)
+    legend = f"the redder, the less likely; the darkest had 1 chance in {2**MOST_BITS:.0f} or less"
+    return _page(tokens, -np.clip(bits / MOST_BITS, 0, 1), [f"{value:.2f} bits" for value in bits], title, legend)
 
 
 def _page(tokens: Sequence[str], shares: np.ndarray, notes: Sequence[str], title: str, legend: str) -> str:

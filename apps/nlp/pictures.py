@@ -5,13 +5,14 @@ import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-DPI = 110
+from apps.nlp.pages import MOST_BITS
+from pipelines.interpretation import DPI, drawn
+
 COLUMNS = 80  # characters in a line
 MOST_LINES = 200  # beyond which a picture ends
 CELL = (0.1, 0.22)  # inches, of a character
@@ -20,7 +21,6 @@ MARGIN = 0.12  # inches, to the left and to the right
 BAR = (3.0, 0.72)  # inches, of the colours and what is said about them
 MOST_NUMBERS = 400  # pairs of tokens, beyond which a heatmap shows no numbers
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue
-MOST_BITS = 8.0  # at and above which a token is as dark as can be: it was given 1 chance in 256
 
 
 def surprise_picture(tokens: Sequence[str], bits: np.ndarray, title: str = "") -> np.ndarray:
@@ -79,7 +79,7 @@ def shares_picture(shares: np.ndarray, rows: Sequence[str], columns: Sequence[st
             axes.text(column, row, f"{share:z.2f}", size=8, color=ink, ha="center", va="center")
     figure.suptitle(title, fontsize=10, parse_math=False)
     figure.colorbar(colours, ax=axes, fraction=0.04, pad=0.02)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def _picture(tokens: Sequence[str], values: np.ndarray, colours: ScalarMappable, label: str, title: str) -> np.ndarray:
@@ -114,7 +114,7 @@ def _picture(tokens: Sequence[str], values: np.ndarray, colours: ScalarMappable,
     figure.colorbar(colours, cax=bar, orientation="horizontal", extend=extend)
     bar.tick_params(labelsize=8)
     bar.set_xlabel(label, fontsize=8)
-    return _drawn(figure)
+    return drawn(figure)
 
 
 def _around_zero(values: np.ndarray) -> ScalarMappable:
@@ -126,12 +126,6 @@ def _around_zero(values: np.ndarray) -> ScalarMappable:
 def _ink(colour: Sequence[float]) -> str:
     """What can be read on a colour."""
     return "white" if np.dot(colour[:3], LUMINANCE) < 0.5 else "black"
-
-
-def _drawn(figure: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _visible(token: str) -> str:

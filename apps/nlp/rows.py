@@ -5,18 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from pipelines.batching import WHOLE, Shard, bucket_boundaries
+from pipelines.batching import WHOLE, Shard
 from pipelines.bucketing import covering, plan
 
 
 def lengths_of(rows: Sequence[np.ndarray], *more: Sequence[np.ndarray]) -> np.ndarray:
     """(N,) the longest that each row has in any of the given lists."""
     return np.max([[len(ids) for ids in one] for one in (rows, *more)], axis=0)
-
-
-def boundaries_of(lengths: np.ndarray, max_length: int) -> tuple[int, ...]:
-    """The few lengths to which rows are padded, so that padding is least."""
-    return bucket_boundaries(lengths, max_length)
 
 
 def ragged_of(rows: Sequence[np.ndarray]) -> tf.RaggedTensor:

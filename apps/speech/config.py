@@ -196,7 +196,7 @@ class SpeechEvaluateOptions(EvaluateOptions):
 
 @dataclasses.dataclass(frozen=True)
 class SpeechPredictOptions(PredictOptions):
-    """Transcribe WAV files of any length; a folder stands for the files in it."""
+    """Transcribe WAV files of any length, those of up to 20 s in batches; a folder stands for the files in it."""
 
     search: SearchConfig = SearchConfig()
 

@@ -14,6 +14,7 @@ from apps.speech.config import SearchConfig
 from apps.speech.model import SpeechRecognizer
 from pipelines.audio import headers
 from pipelines.audio.reading import read_audio, reason
+from pipelines.bucketing import by_length
 from pipelines.ctc.automaton import Automaton
 from pipelines.ctc.decoding import greedy, prefix_beam_search
 from pipelines.text.characters import Characters
@@ -119,8 +120,7 @@ class Transcriber:
             progress: what to call the work in a progress bar; without it there is none.
         """
         found: list[Transcript | None] = [None] * len(clips)
-        order = sorted(range(len(clips)), key=lambda index: len(clips[index]))
-        batches = [order[begin : begin + batch_size] for begin in range(0, len(order), batch_size)]
+        batches = by_length([len(clip) for clip in clips], batch_size)
         for chosen in track(batches, progress, console=Console(stderr=True), transient=True, disable=not progress):
             texts, confidences = self.decode(*self.log_probabilities(*padded([clips[i] for i in chosen])))
             for index, text, confidence in zip(chosen, texts.numpy(), confidences.numpy(), strict=True):

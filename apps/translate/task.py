@@ -7,8 +7,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from rich.console import Console
-from rich.table import Table
 
 from apps.translate import data
 from apps.translate.baselines import DictionaryBaseline, NearestNeighbourBaseline
@@ -31,8 +29,9 @@ from pipelines.config import override
 from pipelines.errors import UserError
 from pipelines.export.servable import Servable
 from pipelines.files import write_atomically
+from pipelines.inputs import answered
 from pipelines.interpretation import attention_heatmap
-from pipelines.task import Report, Task, chosen_splits
+from pipelines.task import Report, Task, chosen_splits, print_metrics
 from pipelines.text import parallel
 from pipelines.text.batches import token_batches
 from pipelines.text.tokenizer import Tokenizer, train_sentencepiece
@@ -209,18 +208,30 @@ class TranslateTask(Task):
             yield translation, attention_heatmap(found.attention.numpy()[0], columns, rows, title=translation)
 
     def evaluate(self, model: keras.Model, options: TranslateEvaluateOptions) -> dict[str, dict[str, float]]:
-        found = {}
+        found, baselines = {}, self._baselines(options)
         for name in chosen_splits(list(self._splits), options.split):
             if name in self._splits:
                 pairs = data.read_split(self._splits[name], self.config.on_bad_example)
             else:
                 pairs = self._validation  # held out of the training text
-            found[name] = self._evaluate_split(model, name, pairs, options)
+            found[name] = self._evaluate_split(model, name, pairs, options, baselines)
         for metric, signature in signatures().items():
             print(f"{metric}: {signature}")
         return found
 
-    def _evaluate_split(self, model, name, pairs, options) -> dict[str, float]:
+    def _baselines(self, options: TranslateEvaluateOptions) -> dict[str, DictionaryBaseline | NearestNeighbourBaseline]:
+        """What can be had without a network, fitted to the training text; nothing where that is not asked for."""
+        is_sample = self.config.dataset == "sample" and not self.config.train
+        if options.baselines == "off" or (options.baselines == "auto" and not is_sample):
+            return {}
+        text, inspection, _ = self._train
+        training = list(parallel.read_pairs(text, inspection))
+        return {
+            "word-by-word dictionary": DictionaryBaseline().fit(training),
+            "nearest training sentence": NearestNeighbourBaseline().fit(training),
+        }
+
+    def _evaluate_split(self, model, name, pairs, options, baselines) -> dict[str, float]:
         translator = self._translator(model, options.search)
         rows = translator.tokenize([source for source, _ in pairs])
         too_long = [i for i, row in enumerate(rows) if len(row) > translator.limit]
@@ -236,20 +247,9 @@ class TranslateTask(Task):
         sources, references = map(list, zip(*pairs, strict=True))
         answers = translator.translate(rows, options.batch_size, progress=f"translating {name}")
         systems = {"model": [best.text for best, *_ in answers]}
-        is_sample = self.config.dataset == "sample" and not self.config.train
-        if options.baselines == "on" or (options.baselines == "auto" and is_sample):
-            text, inspection, _ = self._train
-            training = list(parallel.read_pairs(text, inspection))
-            systems["word-by-word dictionary"] = DictionaryBaseline().fit(training).translate(sources)
-            systems["nearest training sentence"] = NearestNeighbourBaseline().fit(training).translate(sources)
+        systems |= {system: baseline.translate(sources) for system, baseline in baselines.items()}
         found = {system: scores(answers, references) for system, answers in systems.items()}
-        table = Table(title=f"{name}: {len(pairs)} pairs", title_justify="left")
-        table.add_column("system")
-        for metric in found["model"]:
-            table.add_column(metric, justify="right")
-        for system, values in found.items():
-            table.add_row(system, *(f"{value:.2f}" for value in values.values()))
-        Console().print(table)
+        print_metrics(f"{name}: {len(pairs)} pairs", found, decimals=2)
         return found["model"]
 
     def _too_long(self, row: np.ndarray) -> str:
@@ -257,14 +257,15 @@ class TranslateTask(Task):
 
     def predict(self, model: keras.Model, rows: Sequence[str], options: TranslatePredictOptions) -> Iterator[dict]:
         translator = self._translator(model, options.search, options.n_best)
-        for begin in range(0, len(rows), options.batch_size):
-            chunk = rows[begin : begin + options.batch_size]
-            tokens = translator.tokenize(chunk)
-            errors = [self._error(translator, ids) for ids in tokens]
-            good = [ids for ids, error in zip(tokens, errors, strict=True) if not error]
-            answers = iter(translator.translate(good, options.batch_size))
-            for row, (text, error) in enumerate(zip(chunk, errors, strict=True), begin + 1):
-                yield {"row": row, "source": text} | ({"error": error} if error else _as_json(next(answers)))
+
+        def read(texts):
+            tokens = translator.tokenize(texts)
+            return tokens, [self._error(translator, ids) for ids in tokens]
+
+        def answer(tokens):
+            return map(_as_json, translator.translate(tokens, options.batch_size))
+
+        return answered(rows, options.batch_size, read, answer)
 
     def _error(self, translator: Translator, ids: np.ndarray) -> str | None:
         """Why a tokenized text cannot be translated."""

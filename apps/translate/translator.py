@@ -11,6 +11,7 @@ from rich.progress import track
 
 from apps.translate.config import SearchConfig
 from apps.translate.model import TranslationModel
+from pipelines.bucketing import by_length
 from pipelines.decoding import Answers, beam_search, greedy, length_normaliser, longest_limit
 from pipelines.text.tokenizer import Tokenizer
 
@@ -75,8 +76,7 @@ class Translator:
             progress: What to call the work in a progress bar; without it there is none.
         """
         answers: list[list[Translation]] = [[] for _ in rows]
-        order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
-        batches = [order[begin : begin + batch_size] for begin in range(0, len(rows), batch_size)]
+        batches = by_length([len(row) for row in rows], batch_size)
         for chosen in track(batches, progress, console=Console(stderr=True), transient=True, disable=not progress):
             source = np.zeros((len(chosen), len(rows[chosen[-1]])), np.int32)
             for row, index in enumerate(chosen):

@@ -40,3 +40,21 @@ def test_folders_become_their_files_and_an_empty_row_does_not(tmp_path, monkeypa
     (tmp_path / "none").mkdir()
     with pytest.raises(UserError, match="none: an empty folder"):
         Rows(["none"], "arguments").open_folders()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 9])
+def test_bad_rows_take_nothing_from_those_beside_them(batch_size):
+    asked = []
+
+    def read(rows):
+        return map(str.strip, rows), [None if row.strip() else "empty" for row in rows]
+
+    def answer(items):
+        asked.append(items)
+        return ({"text": item.upper()} for item in items)
+
+    found = list(inputs.answered([" a", "", " ", "b", "c"], batch_size, read, answer))
+    assert [row["row"] for row in found] == [1, 2, 3, 4, 5] and found[0]["source"] == " a"
+    assert [row.get("text") for row in found] == ["A", None, None, "B", "C"]
+    assert [row.get("error") for row in found] == [None, "empty", "empty", None, None]
+    assert all(items and len(items) <= batch_size for items in asked) and sum(asked, []) == ["a", "b", "c"]

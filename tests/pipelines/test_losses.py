@@ -17,6 +17,14 @@ def test_smoothed_cross_entropy_is_kerass(smoothing):
     np.testing.assert_allclose(losses.smoothed_cross_entropy(logits, labels, smoothing), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_soft_cross_entropy_is_kerass(smoothing):
+    rng = np.random.default_rng(0)
+    logits, target = rng.normal(size=(5, 7)).astype("float32") * 4, rng.dirichlet(np.ones(7), 5).astype("float32")
+    expected = keras.losses.categorical_crossentropy(target, logits, from_logits=True, label_smoothing=smoothing)
+    np.testing.assert_allclose(losses.soft_cross_entropy(logits, target, smoothing), expected, rtol=1e-5)
+
+
 def test_huge_logits_stay_finite():
     logits = np.array([[1e4, 0.0], [0.0, 1e4]], "float32")
     np.testing.assert_allclose(losses.smoothed_cross_entropy(logits, np.array([0, 0])), [0.0, 1e4])

@@ -22,9 +22,11 @@ from apps.nlp.rows import ragged_of
 from apps.nlp.tasks.reading import ReadingTask
 from pipelines import classification, interpretation, losses
 from pipelines.attribution import integrated_gradients
+from pipelines.bucketing import by_length
 from pipelines.errors import UserError
 from pipelines.export.servable import Servable
 from pipelines.files import write_array, write_atomically
+from pipelines.inputs import answered
 from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions
 from pipelines.task import Report, chosen_splits
 
@@ -116,8 +118,7 @@ class ClassifyTask(ReadingTask):
             right = ops.all(ops.equal(logits > 0, target > 0.5), axis=-1)
             rows = weight
         else:
-            smoothed = (1 - smoothing) * target + smoothing / target.shape[-1]
-            loss = ops.logsumexp(logits, axis=-1) - ops.sum(smoothed * logits, axis=-1)
+            loss = losses.soft_cross_entropy(logits, target, smoothing)
             right = ops.equal(ops.argmax(logits, -1), ops.argmax(target, -1))
             rows = weight * ops.sum(target * self.class_weights, axis=-1)
         if "teacher" in batch:
@@ -148,10 +149,8 @@ class ClassifyTask(ReadingTask):
                 input_signature=[tf.TensorSpec([None, None], tf.int32)],
             )
         forward, ids = self._forwards[id(model)], self._ids(examples.texts)
-        order = np.argsort([len(row) for row in ids], kind="stable")
-        found = np.zeros((len(order), len(self.classes)), np.float32)
-        for begin in range(0, len(order), batch_size):
-            chosen = order[begin : begin + batch_size]
+        found = np.zeros((len(ids), len(self.classes)), np.float32)
+        for chosen in by_length([len(row) for row in ids], batch_size):
             found[chosen] = forward(ragged_of([ids[i] for i in chosen]).to_tensor()).numpy()
         return found
 
@@ -185,6 +184,7 @@ class ClassifyTask(ReadingTask):
 
     def evaluate(self, model: keras.Model, options: EvaluateOptions) -> dict[str, dict[str, float]]:
         found = {}
+        baseline_of = baselines.classifier(self._splits["train"], self._splits["validation"], self.config.multi_label)
         for name in chosen_splits(list(self._splits), options.split):
             split = self._splits[name]
             probabilities = self._probabilities(model, split, options.batch_size)
@@ -205,22 +205,19 @@ class ClassifyTask(ReadingTask):
             sure = np.maximum(probabilities, 1 - probabilities) if self.config.multi_label else probabilities.max(-1)
             scores["calibration_error"] = classification.calibration_error(sure.ravel(), right.ravel())
             print(", ".join(f"{metric} {value:.4f}" for metric, value in scores.items()))
-            baseline = baselines.classify(
-                self._splits["train"], self._splits["validation"], split, self.config.multi_label
-            )
+            baseline = baseline_of(split)
             print("TF-IDF baseline: " + ", ".join(f"{metric} {value:.4f}" for metric, value in baseline.items()))
             found[name] = scores | {f"baseline_{metric}": value for metric, value in baseline.items()}
         return found
 
     def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterator[dict]:
-        for begin in range(0, len(rows), options.batch_size):
-            chunk = rows[begin : begin + options.batch_size]
-            errors = [self._error(text) for text in chunk]
-            good = tuple(text for text, error in zip(chunk, errors, strict=True) if not error)
-            answers = iter(self._probabilities(model, Examples(good), options.batch_size) if good else ())
-            for row, (text, error) in enumerate(zip(chunk, errors, strict=True), begin + 1):
-                answer = {"row": row, "source": text}
-                yield answer | ({"error": error} if error else self._answer(next(answers)))
+        def read(texts):
+            return texts, map(self._error, texts)
+
+        def answer(texts):
+            return map(self._answer, self._probabilities(model, Examples(tuple(texts)), options.batch_size))
+
+        return answered(rows, options.batch_size, read, answer)
 
     def _answer(self, probabilities: np.ndarray) -> dict:
         best = np.argsort(-probabilities, kind="stable")

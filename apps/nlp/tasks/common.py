@@ -1,4 +1,4 @@
-"""What the tasks share: the vocabulary that texts are cut into."""
+"""What the tasks share: the vocabulary that texts are cut into, and means over batches."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ import numpy as np
 from apps.nlp.config import NlpConfig
 from pipelines.config import override
 from pipelines.runs import Run
+from pipelines.task import Sums
 from pipelines.text.character_tokenizer import CharacterTokenizer
 from pipelines.text.tokenizer import Tokenizer, train_sentencepiece
 
@@ -65,6 +66,16 @@ def load_vocabulary(config: NlpConfig, run: Run):
         return BackboneTokenizer(backbone_directory(run), config.max_length)
     file = vocabulary_file(config, run)
     return CharacterTokenizer.load(file) if config.units == "characters" else Tokenizer(file)
+
+
+def mean_sums(found: Iterable[Sums]) -> tuple[dict[str, float], dict[str, float]]:
+    """The means of what `Task.sums` gives of batches, and their weights."""
+    totals: dict[str, np.ndarray] = {}
+    for sums in found:
+        for metric, pair in sums.items():
+            totals[metric] = totals.get(metric, 0.0) + np.array([float(value) for value in pair])
+    means = {metric: float(total / max(weight, 1.0)) for metric, (total, weight) in totals.items()}
+    return means, {metric: float(weight) for metric, (_, weight) in totals.items()}
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:

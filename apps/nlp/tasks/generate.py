@@ -1,6 +1,7 @@
 """What only the language model's task knows: its stream of tokens, loss, and how text is written, scored and shown."""
 
 import functools
+import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -12,16 +13,15 @@ import tensorflow as tf
 from keras import ops
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-from apps.nlp import data
+from apps.nlp import baselines, data
 from apps.nlp.config import NlpConfig, NlpExportOptions, NlpPredictOptions, SamplingConfig
-from apps.nlp.generator import Generator
+from apps.nlp.generator import Generator, unknown
 from apps.nlp.language_model import LanguageModel
 from apps.nlp.pages import surprise_page
-from apps.nlp.pictures import MOST_BITS, surprise_picture
+from apps.nlp.pictures import surprise_picture
 from apps.nlp.tasks import inheritance
-from apps.nlp.tasks.common import load_vocabulary, make_vocabulary
+from apps.nlp.tasks.common import load_vocabulary, make_vocabulary, mean_sums
 from apps.nlp.windows import token_stream, window_count, windows
 from layers.lora import add_adapters
 from pipelines import losses
@@ -29,13 +29,15 @@ from pipelines.batching import epoch_seed
 from pipelines.errors import UserError
 from pipelines.export.servable import Servable
 from pipelines.files import write_atomically
+from pipelines.inputs import answered
 from pipelines.options import EvaluateOptions, ExplainOptions
-from pipelines.task import Report, Task, chosen_splits
+from pipelines.task import Report, Task, chosen_splits, print_metrics
 
 SHOWN = 4  # continuations in TensorBoard
 SHOWN_TOKENS = 128  # of each of them
 EXAMPLES = 4  # prompts that an export is checked with, and a server warms up on
 PROMPT = 24  # characters of such a prompt
+MOST_COUNTED = 5_000_000  # characters that the baseline counts: some seconds
 
 
 class GenerateTask(Task):
@@ -72,9 +74,8 @@ class GenerateTask(Task):
     def _known_prompts(self, documents: Sequence[str]) -> list[str]:
         """Beginnings of the documents' lines, all of whose characters are known, of every part of the documents."""
         lines = [line[:PROMPT].rstrip() for document in documents for line in document.split("\n") if line.strip()]
-        generator = Generator(None, self.tokenizer, SamplingConfig())
         chosen = lines[:: max(1, len(lines) // (4 * EXAMPLES))]
-        return [line for line in chosen if not generator.unknown(line)][:EXAMPLES] or [""]
+        return [line for line in chosen if not unknown(self.tokenizer, line)][:EXAMPLES] or [""]
 
     def load(self) -> None:
         self.tokenizer = load_vocabulary(self.config, self.run)
@@ -184,33 +185,38 @@ class GenerateTask(Task):
             stream = self._stream(name)
             batches = windows(stream, self.config.max_length, options.batch_size)
             console = Console(stderr=True)
-            totals: dict[str, np.ndarray] = {}
-            for batch in track(batches, f"reading {name}", total=len(batches), console=console, transient=True):
-                for metric, pair in measured(batch).items():
-                    totals[metric] = totals.get(metric, 0.0) + np.array([float(value) for value in pair])
-            means = {metric: total / max(weight, 1.0) for metric, (total, weight) in totals.items()}
+            shown = track(batches, f"reading {name}", total=len(batches), console=console, transient=True)
+            means, _ = mean_sums(map(measured, shown))
             found[name] = self.derived(means) | means
-            table = Table(title=f"{name}: {len(stream) - 1:,} tokens", title_justify="left")
-            for metric in found[name]:
-                table.add_column(metric.replace("_", " "), justify="right")
-            table.add_row(*(f"{value:.4f}" for value in found[name].values()))
-            Console().print(table)
+            print_metrics(f"{name}: {len(stream) - 1:,} tokens", {"model": found[name]})
+            found[name] |= self._baseline(name)
         return found
+
+    def _baseline(self, name: str) -> dict[str, float]:
+        """What counting characters reaches on a split, if they can be counted in a few seconds."""
+        train, split = self._splits["train"], self._splits[name]
+        if sum(map(len, (*train.texts, *split.texts))) > MOST_COUNTED:
+            return {}
+        baseline = baselines.generate(train, split)
+        # Of a character each: a perplexity is to be compared with that of a model of characters only.
+        print("n-gram baseline: " + ", ".join(f"{metric} {value:.4f}" for metric, value in baseline.items()))
+        return {f"baseline_{metric}": value for metric, value in baseline.items()}
 
     def predict(self, model: keras.Model, rows: Sequence[str], options: NlpPredictOptions) -> Iterator[dict]:
         generator = self._generator(model, options.sampling)
-        for begin in range(0, len(rows), options.batch_size):
-            chunk = rows[begin : begin + options.batch_size]
-            errors = [generator.unknown(prompt) for prompt in chunk]
-            good = [i for i, error in enumerate(errors) if not error]
-            seeds = [options.sampling.seed + begin + i for i in good]
-            texts = iter(generator.continuations([chunk[i] for i in good], seeds) if good else ())
-            for row, (prompt, error) in enumerate(zip(chunk, errors, strict=True), begin + 1):
-                yield {"row": row, "source": prompt} | ({"error": error} if error else {"text": next(texts)})
+        seeds = itertools.count(options.sampling.seed)  # a row's own, whatever becomes of those before it
+
+        def read(prompts):
+            return zip(prompts, seeds, strict=False), [unknown(self.tokenizer, prompt) for prompt in prompts]
+
+        def answer(asked):
+            return ({"text": text} for text in generator.continuations(*zip(*asked, strict=True)))
+
+        return answered(rows, options.batch_size, read, answer)
 
     def stream(self, model: keras.Model, row: str, options: NlpPredictOptions) -> Iterator[dict]:
         generator = self._generator(model, options.sampling)
-        if error := generator.unknown(row):
+        if error := unknown(self.tokenizer, row):
             yield {"row": 1, "source": row, "error": error}
             return
         for part in generator.stream(row, options.sampling.seed):
@@ -220,7 +226,7 @@ class GenerateTask(Task):
         generator = self._generator(model, SamplingConfig())
         for row, text in enumerate(rows, 1):
             answer = {"row": row, "source": text}
-            error = generator.unknown(text) if text else "empty text; give one to read"
+            error = unknown(self.tokenizer, text) if text else "empty text; give one to read"
             if error:
                 yield answer | {"error": error}
                 continue
@@ -228,7 +234,7 @@ class GenerateTask(Task):
             bits = -log_probabilities / math.log(2)
             said = f"{bits.mean():.2f} bits a token, {bits.sum() / len(text):.2f} a character"
             pieces = [token.decode("utf-8", errors="replace") for token in tokens]
-            page = surprise_page(pieces, bits, said, MOST_BITS)
+            page = surprise_page(pieces, bits, said)
             yield answer | {"text": said, "picture": surprise_picture(pieces, bits, said), "page": page}
 
     def servable(self, model: keras.Model, options: NlpExportOptions) -> Servable:

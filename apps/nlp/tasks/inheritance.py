@@ -19,6 +19,7 @@ from pipelines.files import write_atomically
 from pipelines.options import RunOptions
 from pipelines.runs import Run
 from pipelines.trained import Trained, restore
+from pipelines.training.checkpoints import Checkpoints
 
 # What says how an encoder's weights are laid out. How much is dropped from it may change.
 SHAPE = ("encoder", "width", "layers", "heads", "kv_heads", "feedforward", "kernel_size")
@@ -82,8 +83,11 @@ def encoder_of(model: keras.Model) -> keras.layers.Layer:
 
 
 def begin(layer: keras.layers.Layer, run: Run) -> None:
-    """Gives an encoder or a language model the weights that `take_encoder` found, if it was asked to."""
-    if not weights_file(run).exists():
+    """Gives an encoder or a language model the weights that `take_encoder` found, if it was asked to.
+
+    A run with a checkpoint has all weights in it, and takes them from there.
+    """
+    if not weights_file(run).exists() or Checkpoints(run.checkpoints).steps():
         return
     with np.load(weights_file(run)) as saved:
         for variable, name in zip(layer.weights, saved.files, strict=True):

@@ -7,18 +7,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from rich.console import Console
-from rich.table import Table
 
 from apps.nlp.model import MaskedLanguageModel
 from apps.nlp.pages import surprise_page
-from apps.nlp.pictures import MOST_BITS, surprise_picture
+from apps.nlp.pictures import surprise_picture
+from apps.nlp.tasks.common import mean_sums
 from apps.nlp.tasks.reading import ReadingTask
 from pipelines import losses
 from pipelines.batching import epoch_seed
 from pipelines.export.servable import Servable
+from pipelines.inputs import answered
 from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions, PredictOptions
-from pipelines.task import Report, chosen_splits
+from pipelines.task import Report, chosen_splits, print_metrics
 
 SHOWN = 8  # texts whose hidden words are guessed in TensorBoard
 HIDDEN = "___"  # what stands for a hidden symbol in a text that is typed in
@@ -51,14 +51,14 @@ class PretrainTask(ReadingTask):
         model({"tokens": ops.ones((1, 2), "int32")})
         return model
 
-    def _hidden(self, batches: tf.data.Dataset, seed: int) -> tf.data.Dataset:
+    def _hidden(self, batches: tf.data.Dataset, seed: int, batch_size: int) -> tf.data.Dataset:
         """Batches in which some tokens are to be guessed, chosen by the seed, the batch's number and the place.
 
         Returns:
             Batches of `tokens` (B, L) as the model sees them, `targets` (B, L), zero where nothing is to be guessed,
             and `places` (B, P) of all those where something is: only there are guesses worth their cost.
         """
-        config, rows = self.config, self.shard.rows(self.config.batch_size)
+        config, rows = self.config, self.shard.rows(batch_size)
         first, size = self.tokenizer.end_id + 1, self.tokenizer.vocabulary_size
 
         def hide(number, batch):
@@ -68,7 +68,7 @@ class PretrainTask(ReadingTask):
             def draws(kind, *shape, **options):
                 # Of the whole batch, so that it does not matter how that is divided.
                 key = [seed, 4 * tf.cast(number, tf.int32) + kind]
-                return tf.random.stateless_uniform([config.batch_size, *shape], key, **options)[rows]
+                return tf.random.stateless_uniform([batch_size, *shape], key, **options)[rows]
 
             may_be = (tokens >= first) & (batch["weight"][:, None] > 0)
             order = tf.argsort(tf.where(may_be, draws(0, length), 2.0))  # (b, L) what may be hidden comes first
@@ -88,10 +88,11 @@ class PretrainTask(ReadingTask):
         return batches.enumerate().map(hide, tf.data.AUTOTUNE)
 
     def train_batches(self, epoch: int) -> tf.data.Dataset:
-        return self._hidden(super().train_batches(epoch), epoch_seed(self.config.seed, epoch))
+        seed = epoch_seed(self.config.seed, epoch)
+        return self._hidden(super().train_batches(epoch), seed, self.config.batch_size)
 
     def validation_batches(self) -> tf.data.Dataset:
-        return self._hidden(super().validation_batches(), 0)
+        return self._hidden(super().validation_batches(), 0, self.config.batch_size)
 
     def sums(self, outputs, batch):
         targets = ops.take_along_axis(batch["targets"], batch["places"], axis=1)  # (B, P)
@@ -121,17 +122,10 @@ class PretrainTask(ReadingTask):
         measured = tf.function(lambda batch: self.sums(model(batch, training=False), batch))
         found = {}
         for name in chosen_splits(list(self._splits), options.split):
-            totals = {"loss": np.zeros(2), "accuracy": np.zeros(2)}
-            for batch in self._hidden(self._batches(name, self.config.batch_size), 0):
-                for metric, pair in measured(batch).items():
-                    totals[metric] += [float(value) for value in pair]
-            means = {metric: total / max(weight, 1.0) for metric, (total, weight) in totals.items()}
+            batches = self._hidden(self._batches(name, options.batch_size), 0, options.batch_size)
+            means, weights = mean_sums(map(measured, batches))
             found[name] = means | self.derived(means)
-            table = Table(title=f"{name}: {totals['loss'][1]:,.0f} hidden tokens", title_justify="left")
-            for metric in found[name]:
-                table.add_column(metric, justify="right")
-            table.add_row(*(f"{value:.4f}" for value in found[name].values()))
-            Console().print(table)
+            print_metrics(f"{name}: {weights['loss']:,.0f} hidden tokens", {"model": found[name]})
         return found
 
     def _with_hidden(self, texts: tf.Tensor) -> tf.Tensor:
@@ -162,21 +156,18 @@ class PretrainTask(ReadingTask):
     def predict(self, model: keras.Model, rows: Sequence[str], options: PredictOptions) -> Iterator[dict]:
         ids_spec = tf.TensorSpec([None, None], tf.int32)
         fill = tf.function(lambda ids: self._filled(model, ids), input_signature=[ids_spec])
-        for begin in range(0, len(rows), options.batch_size):
-            chunk = rows[begin : begin + options.batch_size]
-            ids = self._with_hidden(tf.constant(chunk))
-            guessed = np.sum(ids.numpy() == self._hidden_id, axis=1)
-            filled = fill(ids)
-            answers = zip(filled["text"].numpy(), filled["probability"].numpy(), strict=True)
-            for row, (text, count, (found, probability)) in enumerate(
-                zip(chunk, guessed, answers, strict=True), begin + 1
-            ):
-                answer = {"row": row, "source": text}
-                if error := self._unanswerable(text, count):
-                    yield answer | {"error": error}
-                    continue
-                said = found.decode("utf-8", errors="replace")
-                yield answer | {"text": said, "probability": round(float(probability), 4)}
+
+        def read(texts):
+            ids = self._with_hidden(tf.constant(texts)).numpy()
+            return ids, map(self._unanswerable, texts, np.sum(ids == self._hidden_id, axis=1))
+
+        def answer(ids):
+            filled = fill(np.stack(ids))
+            for text, probability in zip(filled["text"].numpy(), filled["probability"].numpy(), strict=True):
+                said = text.decode("utf-8", errors="replace")
+                yield {"text": said, "probability": round(float(probability), 4)}
+
+        return answered(rows, options.batch_size, read, answer)
 
     def _unanswerable(self, text: str, guessed: int) -> str | None:
         """Why a text cannot be filled in, of which so many hidden symbols were read."""
@@ -201,7 +192,7 @@ class PretrainTask(ReadingTask):
             bits = -log_probabilities / math.log(2)
             said = f"{bits.mean():.2f} bits a token, each hidden in its turn"
             pieces = [token.decode("utf-8", errors="replace") for token in tokens]
-            page = surprise_page(pieces, bits, said, MOST_BITS)
+            page = surprise_page(pieces, bits, said)
             yield answer | {"text": said, "picture": surprise_picture(pieces, bits, said), "page": page}
 
     def _surprise(self, model, text: str) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from apps.nlp.encoders import TextEncoder
 from apps.nlp.tasks import inheritance
 from apps.nlp.tasks.common import backbone_directory, load_vocabulary, make_vocabulary
 from layers.lora import add_adapters
-from pipelines.batching import epoch_seed
+from pipelines.batching import bucket_boundaries, epoch_seed
 from pipelines.bucketing import batch_count
 from pipelines.config import override
 from pipelines.errors import UserError
@@ -46,7 +46,7 @@ class ReadingTask(Task):
         # A text as long as the limit may have been cut there.
         cut = int((lengths >= self.config.max_length).sum())
         self.config = override(
-            self.config, {"buckets": self.config.buckets or rows.boundaries_of(lengths, self.config.max_length)}
+            self.config, {"buckets": self.config.buckets or bucket_boundaries(lengths, self.config.max_length)}
         )
         print(f"{train.source}: {self._said(train)}; a vocabulary of {self.tokenizer.vocabulary_size:,}")
         if cut and self.reads_beginnings:

@@ -10,9 +10,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
-from rich.console import Console
-from rich.table import Table
-from scipy import stats
 
 from apps.nlp import baselines
 from apps.nlp.config import NlpConfig
@@ -21,16 +18,20 @@ from apps.nlp.data import Examples
 from apps.nlp.model import SentenceEncoder
 from apps.nlp.pictures import shares_picture
 from apps.nlp.tasks.reading import ReadingTask
+from pipelines.bucketing import by_length
 from pipelines.errors import UserError
+from pipelines.examples import report
 from pipelines.export.servable import Servable
 from pipelines.files import write_array, write_atomically
+from pipelines.inputs import answered
 from pipelines.options import EvaluateOptions, ExplainOptions, ExportOptions
-from pipelines.task import Report, chosen_splits
-from pipelines.text.tables import decode, not_text, report
+from pipelines.task import Report, chosen_splits, print_metrics
+from pipelines.text.tables import decode, not_text
 
 EXAMPLES = 8  # pairs that an export is checked with, and a server warms up on
 SHOWN = 10  # pairs in TensorBoard
 SEPARATOR = "\t"  # between the two texts of a pair on the command line
+TWO_TEXTS = "takes two texts with a tab between them"
 
 
 class SimilarityTask(ReadingTask):
@@ -103,12 +104,9 @@ class SimilarityTask(ReadingTask):
     def _vectors(self, model, texts: Sequence[str], batch_size: int) -> np.ndarray:
         """(N, d) of texts, those of like length together."""
         embed = self._embed(model)
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        parts = [
-            embed(tf.constant([texts[i] for i in order[b : b + batch_size]])) for b in range(0, len(order), batch_size)
-        ]
-        found = np.concatenate([part.numpy() for part in parts])
-        return found[np.argsort(order)]
+        batches = by_length([len(text) for text in texts], batch_size)
+        found = np.concatenate([embed(tf.constant([texts[i] for i in chosen])).numpy() for chosen in batches])
+        return found[np.argsort(np.concatenate(batches))]
 
     def outputs(self, model, examples, batch_size):
         """(N,) cosines."""
@@ -124,7 +122,7 @@ class SimilarityTask(ReadingTask):
             f"- {self._scaled(cosines[i]):.2f} (is {split.scores[i]:.2f}): {split.texts[i]} / {split.others[i]}"
             for i in worst
         ]
-        return Report(_correlations(split.scores, cosines), {"mistakes": "\n".join(lines)})
+        return Report(baselines.correlations(split.scores, cosines), {"mistakes": "\n".join(lines)})
 
     def _scaled(self, cosines):
         """Cosines on the scale of the training scores."""
@@ -134,15 +132,9 @@ class SimilarityTask(ReadingTask):
         found = {}
         for name in chosen_splits(list(self._splits), options.split):
             split = self._splits[name]
-            scores = _correlations(split.scores, self.outputs(model, split, options.batch_size))
+            scores = baselines.correlations(split.scores, self.outputs(model, split, options.batch_size))
             baseline = baselines.similarity(self._splits["train"], split)
-            table = Table(title=f"{name}: {len(split)} pairs", title_justify="left")
-            table.add_column("")
-            for metric in scores:
-                table.add_column(metric, justify="right")
-            table.add_row("model", *(f"{value:.4f}" for value in scores.values()))
-            table.add_row("TF-IDF cosine", *(f"{baseline[metric]:.4f}" for metric in scores))
-            Console().print(table)
+            print_metrics(f"{name}: {len(split)} pairs", {"model": scores, "TF-IDF cosine": baseline})
             found[name] = scores | {f"baseline_{metric}": value for metric, value in baseline.items()}
         return found
 
@@ -152,44 +144,43 @@ class SimilarityTask(ReadingTask):
 
     def predict(self, model: keras.Model, rows: Sequence[str], options) -> Iterator[dict]:
         if options.search:
-            yield from self._search(model, rows, options)
-            return
-        for begin in range(0, len(rows), options.batch_size):
-            chunk = rows[begin : begin + options.batch_size]
-            pairs = [self._pair(row) for row in chunk]
-            good = [pair for pair in pairs if pair]
-            texts = [text for pair in good for text in pair]
-            vectors = iter(self._vectors(model, texts, options.batch_size).reshape(len(good), 2, -1) if good else ())
-            for row, (text, pair) in enumerate(zip(chunk, pairs, strict=True), begin + 1):
-                answer = {"row": row, "source": text}
-                if pair:
-                    cosine = float(np.prod(next(vectors), axis=0).sum())
-                    yield answer | {"text": f"{cosine:.4f}", "similarity": round(cosine, 4)}
-                else:
-                    yield answer | {"error": "takes two texts with a tab between them, or --search FILE"}
+            return self._search(model, rows, options)
+
+        def read(rows):
+            pairs = list(map(self._pair, rows))
+            return pairs, [None if pair else f"{TWO_TEXTS}, or --search FILE" for pair in pairs]
+
+        def answer(pairs):
+            vectors = self._vectors(model, [text for pair in pairs for text in pair], options.batch_size)
+            for cosine in np.prod(vectors.reshape(len(pairs), 2, -1), axis=1).sum(axis=-1).tolist():
+                yield {"text": f"{cosine:.4f}", "similarity": round(cosine, 4)}
+
+        return answered(rows, options.batch_size, read, answer)
 
     def _search(self, model, rows: Sequence[str], options) -> Iterator[dict]:
         """The lines of a file that are nearest to each row."""
         lines = _lines(options.search, options.on_bad_example)
         known = self._vectors(model, lines, options.batch_size)
-        for row, text in enumerate(rows, 1):
-            answer = {"row": row, "source": text}
-            if error := self._error(text):
-                yield answer | {"error": error}
-                continue
-            cosines = known @ self._vectors(model, [text], 1)[0]
-            best = np.argsort(-cosines, kind="stable")[: options.nearest]
-            found = [
-                {"text": f"{cosines[i]:.4f}  {lines[i]}", "line": lines[i], "similarity": float(cosines[i])}
-                for i in best
-            ]
-            yield answer | found[0] | ({"others": found[1:]} if found[1:] else {})
+
+        def read(texts):
+            return texts, map(self._error, texts)
+
+        def answer(texts):
+            for cosines in self._vectors(model, texts, options.batch_size) @ known.T:
+                best = np.argsort(-cosines, kind="stable")[: options.nearest]
+                found = [
+                    {"text": f"{cosines[i]:.4f}  {lines[i]}", "line": lines[i], "similarity": float(cosines[i])}
+                    for i in best
+                ]
+                yield found[0] | ({"others": found[1:]} if found[1:] else {})
+
+        yield from answered(rows, options.batch_size, read, answer)
 
     def explain(self, model: keras.Model, rows: Sequence[str], options: ExplainOptions) -> Iterator[dict]:
         for row, text in enumerate(rows, 1):
             answer = {"row": row, "source": text}
             if not (pair := self._pair(text)):
-                yield answer | {"error": "takes two texts with a tab between them"}
+                yield answer | {"error": TWO_TEXTS}
                 continue
             shares, *tokens = self._attributed(model, *(tf.constant([side]) for side in pair))
             pieces = [[piece.decode("utf-8", errors="replace") for piece in side.numpy()[0]] for side in tokens]
@@ -241,13 +232,3 @@ def _lines(path: Path, on_bad_example: str) -> list[str]:
     with contextlib.redirect_stdout(sys.stderr):  # standard output is for answers
         report(str(path), bad, len(lines), on_bad_example)
     return [line for name, line in lines.items() if name not in bad]
-
-
-def _correlations(scores: np.ndarray, cosines: np.ndarray) -> dict[str, float]:
-    """NaN where there is nothing to compare: one pair only, or all alike."""
-    if len(scores) < 2 or np.ptp(scores) == 0 or np.ptp(cosines) == 0:
-        return {"pearson": float("nan"), "spearman": float("nan")}
-    return {
-        "pearson": float(stats.pearsonr(scores, cosines).statistic),
-        "spearman": float(stats.spearmanr(scores, cosines).statistic),
-    }

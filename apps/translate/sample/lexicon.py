@@ -324,21 +324,6 @@ QUESTIONS = {"who": "wer", "whom": "wen", "what": "was", "why": "warum",
              "when": "wann", "where": "wo", "how often": "wie oft"}  # fmt: skip
 
 
-def noun(singular: str) -> Noun:
-    """The noun whose English singular is `singular`."""
-    return next(entry for entry in NOUNS if entry.singular == singular)
-
-
-def adjective(english: str) -> Adjective:
-    """The adjective that English spells `english`."""
-    return next(entry for entry in ADJECTIVES if entry.english == english)
-
-
-def verb(infinitive: str) -> Verb:
-    """The verb whose German infinitive is `infinitive`; English names are shared ("know": kennen, wissen)."""
-    return next(entry for entry in (*VERBS, *CLAUSE_VERBS, BE) if entry.infinitive == infinitive)
-
-
 def lemmas() -> list[str]:
     """The different English words in their dictionary form, sorted; "look at" counts as "look" and "at"."""
     phrases = [entry.singular for entry in (*NOUNS, THE, A, NO, THIS, EVERY, *POSSESSIVES)]

@@ -24,7 +24,7 @@ def test_every_token_is_there_on_the_colour_of_its_share():
 
 
 def test_the_less_likely_the_redder():
-    spans = SPAN.findall(surprise_page(TOKENS, np.array([0.0, 1.0, 4.0, 20.0]), "2.3 bits a token", most=8.0))
+    spans = SPAN.findall(surprise_page(TOKENS, np.array([0.0, 1.0, 4.0, 20.0]), "2.3 bits a token"))
     assert [float(cover) for _, _, cover, *_ in spans] == [0.0, 0.062, 0.25, 0.5]
     assert spans[3][3] == "20.00 bits"
 

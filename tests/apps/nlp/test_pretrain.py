@@ -59,13 +59,13 @@ def test_training_measures_what_it_says(trained):
 
 def test_evaluate_measures_the_guesses(trained, restored):
     directory, _ = trained
-    code, out, err = command("evaluate", "--run-dir", directory)
+    code, out, err = command("evaluate", "--run-dir", directory, "--batch-size=4")
     assert code == 0, err
     metrics = json.loads((directory / "metrics.json").read_text())
     assert metrics["split"] == "test" and metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
     task, model = restored
     losses, hits = [], []
-    for batch in task._hidden(task._batches("test", 8), 0):
+    for batch in task._hidden(task._batches("test", 4), 0, 4):
         logits = model({"tokens": batch["tokens"]}, training=False).numpy()
         for place in np.argwhere(batch["targets"].numpy()):
             row, target = logits[tuple(place)], batch["targets"].numpy()[tuple(place)]

@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apps.nlp.rows import batch_count, batches, boundaries_of, lengths_of
-from pipelines.batching import Shard
+from apps.nlp.rows import batches, lengths_of
+from pipelines.batching import Shard, bucket_boundaries
+from pipelines.bucketing import batch_count
 
 
 def some_rows(lengths, seed=0):
@@ -18,7 +19,7 @@ def some_rows(lengths, seed=0):
 def test_every_row_comes_once_and_whole(lengths, batch_size, seed):
     rows, other = some_rows(lengths), some_rows(lengths[::-1], 1)
     both = lengths_of(rows, other)
-    boundaries = boundaries_of(both, 64)
+    boundaries = bucket_boundaries(both, 64)
     order = np.random.default_rng(seed).permutation(len(rows))
     numbers = np.arange(len(rows), dtype=np.int32)
     found = list(batches({"tokens": rows, "others": other}, {"number": numbers}, boundaries, batch_size, order=order))

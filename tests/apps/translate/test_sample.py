@@ -22,21 +22,34 @@ from apps.translate.sample.meaning import (
 )
 
 
+def the_noun(singular):
+    return next(entry for entry in lex.NOUNS if entry.singular == singular)
+
+
+def the_adjective(english):
+    return next(entry for entry in lex.ADJECTIVES if entry.english == english)
+
+
+def the_verb(infinitive):
+    """By its German infinitive: English names are shared ("know": kennen, wissen)."""
+    return next(entry for entry in (*lex.VERBS, *lex.CLAUSE_VERBS, lex.BE) if entry.infinitive == infinitive)
+
+
 def a_noun(singular, determiner=lex.THE, *adjectives, plural=False, **more):
-    found = tuple(lex.adjective(word) for word in adjectives)
-    return NounPhrase(lex.noun(singular), determiner, plural, found, **more)
+    found = tuple(the_adjective(word) for word in adjectives)
+    return NounPhrase(the_noun(singular), determiner, plural, found, **more)
 
 
 def does(infinitive, subject, *objects, **more):
-    return Clause(lex.verb(infinitive), subject, objects, **more)
+    return Clause(the_verb(infinitive), subject, objects, **more)
 
 
 def is_(subject, adjective, degree=None, than=None, **more):
-    return Clause(lex.BE, subject, predicate=Predicate(lex.adjective(adjective), degree, than), **more)
+    return Clause(lex.BE, subject, predicate=Predicate(the_adjective(adjective), degree, than), **more)
 
 
 def where(singular, preposition=None, case="dat", determiner=lex.THE, *adjectives, **more):
-    here, there, _ = lex.noun(singular).location or ("", "", "")
+    here, there, _ = the_noun(singular).location or ("", "", "")
     place = a_noun(singular, determiner, *adjectives, **more)
     return Prepositional(*(preposition or (here, there)), case, place)
 
@@ -50,8 +63,8 @@ ANNA = lex.PERSONS[0]
 BOOK = a_noun("book", lex.A)
 OFTEN = lex.FREQUENCIES[0]
 SLOWLY = lex.MANNERS["slowly"]
-DOG_GAP = Gap(lex.noun("dog"))
-MAN_GAP = Gap(lex.noun("man"))
+DOG_GAP = Gap(the_noun("dog"))
+MAN_GAP = Gap(the_noun("man"))
 WAIT_FOR = next(verb for verb in lex.VERBS if verb.prepositions == ("for", "auf"))
 TIRED = is_(lex.HE, "tired")
 
@@ -183,7 +196,7 @@ HAND_WRITTEN = [
     (Sentence(does("sehen", lex.WE, a_noun("man", relative=does("helfen", WOMAN, MAN_GAP)), tense="past")),
      "We saw the man whom the woman helps.", "Wir haben den Mann gesehen, dem die Frau hilft."),
     (Sentence(does("arbeiten", lex.I, place=where("house",
-              relative=does("kennen", lex.HE, Gap(lex.noun("house")))))),
+              relative=does("kennen", lex.HE, Gap(the_noun("house")))))),
      "I work in the house that he knows.", "Ich arbeite in dem Haus, das er kennt."),
     # Infinitives.
     (Sentence(does("versuchen", MAN, content=Linked(None, does("aufräumen", MAN, a_noun("room"))))),
