@@ -12,7 +12,7 @@ from layers.dropout import Dropout
 from layers.embedding import TiedEmbedding
 from layers.lora import add_adapters
 from layers.min_gru import MinGRU
-from layers.normalisation import BatchNormalization, normalisation
+from layers.normalisation import BatchNormalization, LayerNormalization, normalisation
 from layers.pooling import (
     AveragePooling1D,
     AveragePooling2D,
@@ -54,6 +54,7 @@ __all__ = [
     "GlobalMaxPooling2D",
     "InvertedResidualBlock",
     "LSTM",
+    "LayerNormalization",
     "LogMelSpectrogram",
     "MaxPooling1D",
     "MaxPooling2D",

@@ -8,6 +8,7 @@ from keras import ops
 from layers.attention import MultiHeadAttention, dtype_config, project
 from layers.depthwise import DepthwiseConv1D
 from layers.dropout import Dropout
+from layers.normalisation import LayerNormalization
 from layers.transformer import FeedForward
 
 
@@ -56,7 +57,7 @@ class ConformerConvolution(keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.supports_masking = True
         self.depthwise = DepthwiseConv1D(kernel_size, padding="same", dtype=self.dtype_policy, name="depthwise")
-        self.norm = keras.layers.LayerNormalization(epsilon=norm_epsilon, dtype=self.dtype_policy, name="norm")
+        self.norm = LayerNormalization(epsilon=norm_epsilon, dtype=self.dtype_policy, name="norm")
 
     def build(self, x_shape):
         width = x_shape[-1]
@@ -163,7 +164,7 @@ class ConformerBlock(keras.layers.Layer):
         self.residual_dropout = Dropout(dropout, name="residual_dropout", **settings)
 
     def _norm(self, name):
-        return keras.layers.LayerNormalization(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name)
+        return LayerNormalization(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name)
 
     def build(self, x_shape):
         for layer in (self.feedforward_1, self.attention, self.convolution, self.feedforward_2):

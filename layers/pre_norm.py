@@ -3,6 +3,7 @@
 import keras
 
 from layers.dropout import Dropout
+from layers.normalisation import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -37,7 +38,7 @@ class PreNormResidual(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.dropout = dropout
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-5, dtype=self.dtype_policy, name="norm")
+        self.norm = LayerNormalization(epsilon=1e-5, dtype=self.dtype_policy, name="norm")
         self.layer = layer
         self.branch_dropout = Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 

@@ -5,6 +5,7 @@ import keras
 
 from layers.attention import MultiHeadAttention, dtype_config, project
 from layers.dropout import Dropout
+from layers.normalisation import LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -97,7 +98,7 @@ class _TransformerBlock(keras.layers.Layer):
         self.residual_dropout = Dropout(dropout, dtype=self.dtype_policy, name="residual_dropout")
 
     def _norm(self, name):
-        return keras.layers.LayerNormalization(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name)
+        return LayerNormalization(epsilon=self.norm_epsilon, dtype=self.dtype_policy, name=name)
 
     def _attention(self, name, rotary_base=None):
         return MultiHeadAttention(

@@ -10,6 +10,7 @@ from layers import (
     Bidirectional,
     Conv1D,
     Dropout,
+    LayerNormalization,
     PreNormResidual,
     TiedEmbedding,
     TransformerEncoderBlock,
@@ -101,7 +102,7 @@ class TextEncoder(stock.Layer):
             raise ValueError(f"kind must be cnn, rnn or transformer. Received: kind={kind!r}")
 
         self.blocks = [block(number) for number in range(layers)]
-        self.norm = stock.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm = LayerNormalization(epsilon=1e-5, name="norm")
 
     @classmethod
     def from_settings(cls, settings: ModelConfig, vocabulary_size: int, remat: bool = False, **kwargs) -> "TextEncoder":

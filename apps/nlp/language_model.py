@@ -7,7 +7,7 @@ import keras
 from keras import ops
 
 from apps.nlp.config import ModelConfig
-from layers import Dropout, TiedEmbedding, TransformerDecoderBlock, rematerialise
+from layers import Dropout, LayerNormalization, TiedEmbedding, TransformerDecoderBlock, rematerialise
 from pipelines.text.tokenizer import END
 
 SETTINGS = ("width", "layers", "heads", "kv_heads", "feedforward", "dropout")  # fields of ModelConfig
@@ -73,7 +73,7 @@ class LanguageModel(keras.Model):
             for i in range(layers)
         ]
         # Pre-norm blocks leave their sums unnormalised; one norm closes the stack.
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm = LayerNormalization(epsilon=1e-5, name="norm")
 
     @classmethod
     def from_settings(cls, config: ModelConfig, vocabulary_size: int, context: int, remat: bool = False) -> Self:

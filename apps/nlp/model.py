@@ -6,7 +6,7 @@ from keras import layers as stock
 from keras import ops
 
 from apps.nlp.encoders import TextEncoder, WordDropout, max_pool, mean_pool
-from layers import Dropout
+from layers import Dropout, LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -157,7 +157,7 @@ class MaskedLanguageModel(keras.Model):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.transform = stock.Dense(encoder.width, activation="gelu", name="transform")
-        self.norm = stock.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm = LayerNormalization(epsilon=1e-5, name="norm")
 
     def build(self, input_shape=None):
         size, width = self.encoder.settings["vocabulary_size"], self.encoder.width

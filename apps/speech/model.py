@@ -5,7 +5,16 @@ from keras import layers as stock
 from keras import ops
 
 from apps.speech.config import ModelConfig, SpecAugmentConfig
-from layers import LSTM, Bidirectional, ConformerBlock, Conv1D, Dropout, LogMelSpectrogram, SpecAugment
+from layers import (
+    LSTM,
+    Bidirectional,
+    ConformerBlock,
+    Conv1D,
+    Dropout,
+    LayerNormalization,
+    LogMelSpectrogram,
+    SpecAugment,
+)
 
 
 def steps(settings: ModelConfig, sample_rate: int, samples: int) -> int:
@@ -56,7 +65,7 @@ class SpeechRecognizer(keras.Model):
         self.dropout = Dropout(settings.dropout, name="dropout")
         make = {"rnn": _recurrent, "conformer": _conformer}[settings.encoder]
         self.encoder = [make(settings, f"block_{number}") for number in range(1, settings.layers + 1)]
-        self.norm = stock.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm = LayerNormalization(epsilon=1e-5, name="norm")
         self.logits = stock.Dense(symbols, dtype="float32", name="logits")
 
     @classmethod
@@ -92,7 +101,7 @@ class RecurrentBlock(stock.Layer):
     def __init__(self, width, dropout, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.norm = stock.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm = LayerNormalization(epsilon=1e-5, name="norm")
         self.recurrent = Bidirectional(LSTM(width, return_sequences=True, name="forward"), name="recurrent")
         self.output_projection = stock.Dense(width, name="output")
         self.dropout = Dropout(dropout, name="dropout")

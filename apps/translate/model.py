@@ -9,6 +9,7 @@ from keras import ops
 from apps.translate.config import ModelConfig
 from layers import (
     Dropout,
+    LayerNormalization,
     SinusoidalPositionEncoding,
     TiedEmbedding,
     TransformerDecoderBlock,
@@ -117,8 +118,8 @@ class TranslationTransformer(TranslationModel):
             for i in range(decoder_layers)
         ]
         # Pre-norm blocks leave their sums unnormalised; one norm closes each stack.
-        self.encoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
-        self.decoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
+        self.encoder_norm = LayerNormalization(epsilon=1e-5)
+        self.decoder_norm = LayerNormalization(epsilon=1e-5)
 
     def build(self, input_shape):
         width = self.settings["width"]

@@ -5,7 +5,7 @@ import keras
 from keras import ops, tree
 
 from apps.translate.model import TranslationModel
-from layers import LSTM, AdditiveAttention, Bidirectional, Dropout, PreNormResidual
+from layers import LSTM, AdditiveAttention, Bidirectional, Dropout, LayerNormalization, PreNormResidual
 
 
 @keras.saving.register_keras_serializable(package="espalier")
@@ -65,12 +65,12 @@ class RecurrentTranslator(TranslationModel):
         }
         super().__init__(vocabulary_size, start_id, settings, remat, **kwargs)
         self.encoder = [self._encoder_block(f"encoder_{i}") for i in range(encoder_layers)]
-        self.encoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
+        self.encoder_norm = LayerNormalization(epsilon=1e-5)
         # From the memory's mean to the state that each layer of the decoder begins with.
         self.first_states = keras.layers.Dense(2 * width * decoder_layers, activation="tanh", name="first_states")
         self.decoder = [DecoderBlock(width, dropout, name=f"decoder_{i}") for i in range(decoder_layers)]
         self.memory_attention = AdditiveAttention(width, name="memory_attention")
-        self.decoder_norm = keras.layers.LayerNormalization(epsilon=1e-5)
+        self.decoder_norm = LayerNormalization(epsilon=1e-5)
         self.output_projection = keras.layers.Dense(width, activation="tanh", name="output")
 
     def _encoder_block(self, name):
@@ -190,7 +190,7 @@ class DecoderBlock(keras.layers.Layer):
 
     def __init__(self, width, dropout, **kwargs):
         super().__init__(**kwargs)
-        self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm")
+        self.norm = LayerNormalization(epsilon=1e-5, name="norm")
         self.recurrent = LSTM(width, return_sequences=True, name="recurrent")
         self.dropout = Dropout(dropout, name="dropout")
 

@@ -1,23 +1,29 @@
-"""Batch normalisation in one operation equals Keras' dozen; the others are Keras' own."""
+"""Normalisations in fewer operations equal Keras' own."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from layers import BatchNormalization, normalisation
+from layers import BatchNormalization, LayerNormalization, normalisation
 from tests.layers.contract import check_layer
 
 X = np.random.default_rng(0).normal(2, 3, size=(4, 5, 6, 7)).astype("float32")
 
 
-def test_layer_contract():
-    check_layer(lambda **options: BatchNormalization(**options), {"inputs": X})
+@pytest.mark.parametrize("kind", [BatchNormalization, LayerNormalization])
+def test_layer_contract(kind):
+    check_layer(lambda **options: kind(**options), {"inputs": X})
 
 
-def _step(kind, policy, jit, x):
+BATCH = {"momentum": 0.9, "epsilon": 1e-5}, {"training": True}
+VECTOR = {"epsilon": 1e-5}, {}
+
+
+def _step(kind, settings, policy, jit, x):
     """Output, gradients of input and weights, and new statistics of a training step."""
-    layer = kind(momentum=0.9, epsilon=1e-5, dtype=policy)
+    arguments, options = settings
+    layer = kind(**arguments, dtype=policy)
     layer.build(x.shape)
     rng = np.random.default_rng(1)
     layer.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in layer.weights])
@@ -28,7 +34,7 @@ def _step(kind, policy, jit, x):
     def step(x, trainable):
         with tf.GradientTape() as tape:
             tape.watch([x, *trainable])
-            y, new = layer.stateless_call(trainable, state, x, training=True)
+            y, new = layer.stateless_call(trainable, state, x, **options)
             loss = tf.reduce_sum(tf.sin(tf.cast(y, "float32")))
         return [y, *tape.gradient(loss, [x, *trainable]), *new]
 
@@ -39,8 +45,15 @@ def _step(kind, policy, jit, x):
 @pytest.mark.parametrize(
     ("policy", "tolerance"), [("float32", 1e-5), ("mixed_float16", 2e-2), ("mixed_bfloat16", 1e-1)]
 )
-def test_a_training_step_equals_keras(policy, tolerance, jit):
-    ours, keras_own = (_step(kind, policy, jit, X) for kind in (BatchNormalization, keras.layers.BatchNormalization))
+@pytest.mark.parametrize(
+    ("kind", "own", "settings"),
+    [
+        (BatchNormalization, keras.layers.BatchNormalization, BATCH),
+        (LayerNormalization, keras.layers.LayerNormalization, VECTOR),
+    ],
+)
+def test_a_training_step_equals_keras(kind, own, settings, policy, tolerance, jit):
+    ours, keras_own = (_step(each, settings, policy, jit, X) for each in (kind, own))
     for a, b in zip(ours, keras_own, strict=True):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1.0, np.abs(b).max()))
 
