@@ -1,7 +1,7 @@
 """What makes a large language model fit and what that costs: memory, speed, quality and size of each means, in a table.
 
     python benchmarks/large_models.py --text DIR/tinyshakespeare/input.txt --size small
-    python benchmarks/large_models.py --text DIR/tinyshakespeare/input.txt --size base --steps 12 --batch-size 8
+    python benchmarks/large_models.py --text DIR/tinyshakespeare/input.txt --size base --steps 8 --batch-size 4 --held-out 4000
 
 Each row is a process of the app's own `train` on the same text and as many steps, which alone is changed in one thing.
 `memory` is the most that the process held; `tokens/s` is the median over the second half of the steps; `loss` is that
@@ -22,7 +22,6 @@ from results_files import RESULTS, bars, save, versions
 from rich.console import Console
 from rich.table import Table
 
-HELD_OUT = 16_000  # characters at the end of the text
 REQUESTS = 5  # of each export, after one that is not counted
 TRAINING, EXPORT = "language model {}: a training", "language model {}: an export"
 
@@ -91,6 +90,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100, help="of each training (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=16, help="windows in a step (%(default)s)")
     parser.add_argument("--length", type=int, default=64, help="characters in a window (%(default)s)")
+    parser.add_argument("--held-out", type=int, default=16_000, help="characters to measure on (%(default)s)")
     parser.add_argument("--rows", nargs="+", choices=list(MEANS), default=list(MEANS), help="which means")
     parser.add_argument("--output", type=Path, default=RESULTS, help="folder for the figures and the chart")
     options = parser.parse_args()
@@ -100,7 +100,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         files = {"train": folder / "train.txt", "validation": folder / "validation.txt"}
-        for file, part in zip(files.values(), (text[:-HELD_OUT], text[-HELD_OUT:]), strict=True):
+        for file, part in zip(files.values(), (text[: -options.held_out], text[-options.held_out :]), strict=True):
             file.write_text(part, encoding="utf-8")
         steps = options.steps
         settings = {
@@ -118,7 +118,7 @@ def main() -> None:
         pairs = run("-c", ASK, REQUESTS, *models, name="requests").answer
         for kind, seconds in zip(exports, zip(*pairs, strict=True), strict=True):
             exports[kind]["milliseconds"] = 1000 * statistics.median(seconds)
-    settings = {"steps": options.steps, "batch_size": options.batch_size, "length": options.length}
+    settings = {name: getattr(options, name) for name in ("steps", "batch_size", "length", "held_out")}
     report(console, found, exports, options.size, settings, versions(), options.output)
 
 

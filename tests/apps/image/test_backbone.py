@@ -99,6 +99,16 @@ def test_a_converter_without_a_scale_leaves_pixels_as_they_are(preset, tmp_path)
     assert not offset.any()
 
 
+def test_without_a_converter_pixels_go_from_0_to_1(preset, monkeypatch):
+    import keras_hub
+
+    # So it is with most models in the format of Hugging Face.
+    monkeypatch.setattr(keras_hub.layers.ImageConverter, "from_preset", lambda *_: None)
+    _, scale, offset = backbone.preset(str(preset))
+    np.testing.assert_allclose(scale, np.eye(3) / 255)
+    assert not offset.any()
+
+
 @pytest.mark.parametrize("name", ["MobileNetV2", "ResNet50", "DenseNet121", "EfficientNetB0"])
 def test_preprocessing_of_keras_applications(name):
     network, scale, offset = backbone.application(name, 32, weights=None)

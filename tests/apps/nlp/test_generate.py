@@ -13,6 +13,7 @@ import tensorflow as tf
 from apps.nlp.app import APP
 from apps.nlp.config import NlpConfig, NlpPredictOptions, SamplingConfig
 from apps.nlp.pictures import _placed, surprise_picture
+from apps.nlp.tasks import generate
 from apps.nlp.tasks.common import load_vocabulary, make_vocabulary
 from apps.nlp.windows import token_stream, window_count, windows
 from pipelines import commands
@@ -139,7 +140,7 @@ def test_replicas_train_alike(files, tmp_path):
     check_replicas("nlp", [*files, *TINY, "--model.dropout=0"], tmp_path)
 
 
-def test_evaluate_prints_a_table_and_writes_metrics(trained):
+def test_evaluate_prints_a_table_and_writes_metrics(trained, restored, monkeypatch):
     directory, _ = trained
     code, out, err = command("evaluate", "--run-dir", directory)
     assert code == 0, err
@@ -147,6 +148,10 @@ def test_evaluate_prints_a_table_and_writes_metrics(trained):
     metrics = json.loads((directory / "metrics.json").read_text())
     assert metrics["split"] == "test" and 1 < metrics["perplexity"] < 20
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    counted = metrics["baseline_bits_per_character"]
+    assert f"n-gram baseline: bits_per_character {counted:.4f}, perplexity {2**counted:.4f}" in out
+    monkeypatch.setattr(generate, "MOST_COUNTED", 100)  # more text than that would take too long
+    assert restored[0]._baseline("test") == {}
 
 
 def test_predict_depends_on_prompt_and_seed_alone(restored):

@@ -3,13 +3,15 @@
 import functools
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from apps.nlp.app import APP
-from apps.nlp.tasks.inheritance import encoder_of
+from apps.nlp.tasks.inheritance import begin, encoder_of, weights_file
 from pipelines.options import RunOptions
+from pipelines.runs import Run
 from pipelines.trained import restore
 from tests.apps import command_line
 
@@ -30,6 +32,19 @@ def reviews(seed: int, count: int) -> list[tuple[str, str]]:
         (f"The {random.choice(THINGS)} was {random.choice(WORDS[label].split())}, he said {number}.", label)
         for number, label in enumerate(labels)
     ]
+
+
+def test_a_run_with_a_checkpoint_takes_its_weights_from_there(tmp_path):
+    run, layer = Run(tmp_path), keras.layers.Dense(2)
+    layer.build((None, 3))
+    run.assets.mkdir()
+    np.savez(weights_file(run), np.ones((3, 2)), np.ones(2))
+    (run.checkpoints / "00000001").mkdir(parents=True)
+    begin(layer, run)
+    assert not np.any(layer.bias)
+    (run.checkpoints / "00000001").rmdir()
+    begin(layer, run)
+    assert np.all(layer.bias == 1) and np.all(layer.kernel == 1)
 
 
 @pytest.fixture(scope="module")

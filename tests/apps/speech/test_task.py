@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from apps.speech.config import GREEDY, ModelConfig, SearchConfig, SpeechConfig, SpeechExportOptions
+from apps.speech.config import (
+    GREEDY,
+    ModelConfig,
+    SearchConfig,
+    SpeechConfig,
+    SpeechExportOptions,
+    SpeechPredictOptions,
+)
 from apps.speech.task import SpeechTask, _spans
 from apps.speech.transcriber import PART, _stretches, padded
 from pipelines.audio.reading import read_audios
@@ -140,6 +147,29 @@ def test_what_shows_only_with_the_data_is_refused(tones, tmp_path, text, said):
     train = (write_manifest(tmp_path / "train.jsonl", rows),)
     with pytest.raises(UserError, match=said):
         prepared(tones, tmp_path / "run", train=train, model=ModelConfig(bands=128 if text == "ab" else 24))
+
+
+def test_short_recordings_share_batches(tones, tmp_path, monkeypatch):
+    task = prepared(tones, tmp_path / "run", model=TINY)
+    model = task.build_model()
+    transcriber = task._transcriber(model, GREEDY)
+    (tmp_path / "long.wav").write_bytes(wavs.by_scipy(np.zeros(PART_SAMPLES + 1, np.int16), RATE))
+    files = [*(tones / "test" / f"{number}.wav" for number in range(4)), tmp_path / "none.wav", tmp_path / "long.wav"]
+    alone = [transcriber.transcribe_file(file) for file in files if file.exists()]
+    sizes, transcribe = [], transcriber.transcribe
+
+    def counted(clips, batch_size):
+        sizes.append(len(clips))
+        return transcribe(clips, batch_size)
+
+    monkeypatch.setattr(transcriber, "transcribe", counted)
+    rows = list(map(str, files))
+    answers = list(task.predict(model, rows, SpeechPredictOptions(search=GREEDY, batch_size=3)))
+    assert sizes == [3, 1]
+    assert [answer["source"] for answer in answers] == rows and "no such file" in answers.pop(4)["error"]
+    assert [answer["text"] for answer in answers] == [found.text for found in alone]
+    confidences = [found.confidence for found in alone]
+    np.testing.assert_allclose([answer["confidence"] for answer in answers], confidences, atol=1e-3)
 
 
 def test_spans_of_symbols():
