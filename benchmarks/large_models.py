@@ -1,7 +1,7 @@
 """What makes a large language model fit and what that costs: memory, speed, quality and size of each means, in a table.
 
-    python benchmarks/large_models.py --text DIR/tinyshakespeare/input.txt --size small
-    python benchmarks/large_models.py --text DIR/tinyshakespeare/input.txt --size base --steps 8 --batch-size 4 --held-out 4000
+    python benchmarks/large_models.py --text FILE --size small --steps 40
+    python benchmarks/large_models.py --text FILE --size base --steps 8 --batch-size 4 --held-out 4000
 
 Each row is a process of the app's own `train` on the same text and as many steps, which alone is changed in one thing.
 `memory` is the most that the process held; `tokens/s` is the median over the second half of the steps; `loss` is that
