@@ -16,7 +16,8 @@ class TextClassifier(keras.Model):
     logits = W · [mean of states, greatest of each feature] + Σ_t e(token_t)
 
     What a token says for each class by itself, e, begins as what counting found, and W begins as zero: learning starts
-    from naive Bayes (Wang & Manning 2012), and finds what words mean together.
+    from naive Bayes (Wang & Manning 2012), and finds what words mean together. Of a pretrained encoder, e begins as
+    zero too.
 
     Args:
         encoder: what reads.

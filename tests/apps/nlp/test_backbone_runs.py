@@ -4,6 +4,7 @@ import functools
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 from keras_hub import models
@@ -42,6 +43,7 @@ def test_a_pretrained_encoder_is_tuned_and_exported(adapters, preset, files, tmp
     code, out, err = command("train", "--run-dir", run, *files, *TUNED, f"--model.backbone={source}", *adapters)
     assert code == 0, err
     assert ("of them trained" in out) == bool(adapters)
+    assert not np.load(run / "assets" / "evidence.npy").any()
     shutil.rmtree(source)  # a run needs what it came from no longer
     code, _, err = command("train", "--run-dir", run, "--epochs=3")
     assert code == 0, err
