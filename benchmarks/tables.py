@@ -9,6 +9,7 @@ typed.
 """
 
 import argparse
+import json
 import re
 import statistics
 import sys
@@ -17,7 +18,7 @@ from itertools import groupby
 
 import scaling_plan
 from processes import ROOT
-from results_files import digits, markdown, ratio, works
+from results_files import RESULTS, digits, markdown, ratio, works
 
 PAGES = ("README.md", "docs/benchmarks.md", "docs/scaling.md")
 PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -129,6 +130,7 @@ def time_to_quality() -> str:
     """A line a set: minutes until a validation reached the target, minutes in all, and the quality on the test split,
     marked where it was evaluated with other options than the README's figure."""
     lines, marked = [], False
+    validations = json.loads((RESULTS / "time_to_quality.json").read_text("utf-8"))["validations"]
     for work, (to_target, in_all, test) in works("time_to_quality"):
         name, command = work.split(": ", 1)
         goal = f"{to_target['metric']} {to_target['target']:g}"
@@ -137,9 +139,10 @@ def time_to_quality() -> str:
         if test["value"] is not None and not test["evaluated_as_stated"]:
             quality, marked = f"{quality} *", True
         flags = command.split("train", 1)[1].strip()
-        lines.append([f"{name}<br>`{flags}`" if flags else name, goal, minutes, f"{in_all['value']:.1f}", quality])
+        name_and_flags = f"{name}<br>`{flags}`" if flags else name
+        lines.append([name_and_flags, goal, minutes, f"{in_all['value']:.1f}", str(len(validations[name])), quality])
     note = "\n\n\\* evaluated with other options than the README's figure of that set." if marked else ""
-    return markdown(["", "target on validation", "minutes to it", "in all", "test"], lines) + note
+    return markdown(["", "target on validation", "minutes to it", "in all", "validations", "test"], lines) + note
 
 
 def endurance() -> str:
