@@ -2,6 +2,7 @@
 (The one that writes is in `language_model.py`.)"""
 
 import keras
+import numpy as np
 from keras import layers as stock
 from keras import ops
 
@@ -77,12 +78,14 @@ class SentenceEncoder(keras.Model):
 
     Rare words say more about what a text is about than common ones: w is a weight for each token that begins as its
     inverse document frequency. P, a vector for each token, begins at random, and U as zero: so the whole begins as a
-    random projection of TF-IDF vectors, and learning starts from what those can tell.
+    random projection of TF-IDF vectors, and learning starts from what those can tell. A pretrained encoder needs no P;
+    there U begins as an orthogonal matrix and w as one, so that the whole begins as the mean of states, turned.
 
     Args:
         encoder: what reads.
         inverse_frequencies: (V,) how rare each token is.
         vector_width: D of sentence vectors; the more, the less the projection blurs.
+        pretrained: whether the encoder is, and knows more than counting tells.
 
     Call arguments:
         inputs: a batch with `tokens` (B, L) and `others` (B, L), the two texts of each pair.
@@ -95,29 +98,35 @@ class SentenceEncoder(keras.Model):
         https://openreview.net/forum?id=SyK00v5xx
     """
 
-    def __init__(self, encoder: TextEncoder, inverse_frequencies, vector_width: int = 512, **kwargs):
+    def __init__(
+        self, encoder: TextEncoder, inverse_frequencies, vector_width: int = 512, pretrained: bool = False, **kwargs
+    ):
         super().__init__(**kwargs)
         self.encoder = encoder
-        self.inverse_frequencies = inverse_frequencies
-        self.vectors = stock.Embedding(
-            len(inverse_frequencies),
-            vector_width,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=vector_width**-0.5),
-            dtype="float32",
-            name="vectors",
-        )
-        self.projection = stock.Dense(vector_width, use_bias=False, kernel_initializer="zeros", name="projection")
+        self.first_weights = np.ones_like(inverse_frequencies) if pretrained else inverse_frequencies
+        self.vectors = None
+        if not pretrained:
+            self.vectors = stock.Embedding(
+                len(inverse_frequencies),
+                vector_width,
+                embeddings_initializer=keras.initializers.RandomNormal(stddev=vector_width**-0.5),
+                dtype="float32",
+                name="vectors",
+            )
+        first = "orthogonal" if pretrained else "zeros"
+        self.projection = stock.Dense(vector_width, use_bias=False, kernel_initializer=first, name="projection")
 
     def build(self, input_shape=None):
         self.token_weights = self.add_weight(
-            (len(self.inverse_frequencies),),
+            self.first_weights.shape,
             name="token_weights",
             autocast=False,
-            initializer=lambda shape, dtype: ops.convert_to_tensor(self.inverse_frequencies, dtype),
+            initializer=lambda shape, dtype: ops.convert_to_tensor(self.first_weights, dtype),
         )
         if not self.encoder.built:
             self.encoder.build((None, None))
-        self.vectors.build((None, None))
+        if self.vectors:
+            self.vectors.build((None, None))
         self.projection.build((None, None, self.encoder.width))
 
     def call(self, inputs, training=False):
@@ -131,9 +140,11 @@ class SentenceEncoder(keras.Model):
     def parts(self, tokens, training=False):
         """What each token adds to its text's vector, (B, L, D) float32; nothing where it is padding."""
         mask = ops.not_equal(tokens, 0)
-        states = ops.cast(self.projection(self.encoder(tokens, training=training)), "float32")
+        found = ops.cast(self.projection(self.encoder(tokens, training=training)), "float32")
+        if self.vectors:
+            found += self.vectors(tokens)
         weights = ops.take(self.token_weights, tokens, axis=0)
-        found = ops.where(mask, weights, 0.0)[:, :, None] * (self.vectors(tokens) + states)
+        found *= ops.where(mask, weights, 0.0)[:, :, None]
         total = ops.sum(found, axis=1, keepdims=True)  # (B, 1, D)
         return found * ops.rsqrt(ops.maximum(ops.sum(ops.square(total), axis=-1, keepdims=True), 1e-12))
 

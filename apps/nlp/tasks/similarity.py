@@ -79,7 +79,9 @@ class SimilarityTask(ReadingTask):
         return {"score": ((examples.scores - self.least) / (self.most - self.least)).astype(np.float32)}
 
     def build_model(self) -> keras.Model:
-        model = SentenceEncoder(self._encoder(), np.load(self._rarity_file), self.config.model.vector_width)
+        settings = self.config.model
+        known = bool(settings.backbone)
+        model = SentenceEncoder(self._encoder(), np.load(self._rarity_file), settings.vector_width, pretrained=known)
         model({name: ops.ones((1, 2), "int32") for name in ("tokens", "others")})
         return model
 

@@ -100,6 +100,17 @@ def test_a_sentence_vector_begins_as_a_projection_of_tf_idf():
     assert not parts[0, 3:].any()
 
 
+def test_a_sentence_vector_of_a_pretrained_encoder_begins_as_the_mean_of_states():
+    read = encoder("transformer")
+    model = SentenceEncoder(read, np.linspace(0, 3, 30).astype("float32"), 64, pretrained=True)
+    np.testing.assert_allclose(model({"tokens": TOKENS, "others": TOKENS}), 1, atol=1e-5)
+    found = model.embed(TOKENS).numpy()
+    means = np.array([states[row > 0].mean(axis=0) for states, row in zip(read(TOKENS).numpy(), TOKENS, strict=True)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(found @ found.T, means @ means.T, atol=1e-5)
+    assert not any("vectors" in weight.path for weight in model.weights)
+
+
 def test_hidden_words_are_guessed_from_all_symbols():
     model = MaskedLanguageModel(encoder("transformer"))
     assert model({"tokens": TOKENS}).shape == (2, 5, 30)
