@@ -261,7 +261,7 @@ class MultiHeadAttention(keras.layers.Layer):
             if cache is not None:
                 use_causal_mask = False  # implied by the slots filled so far
                 first = ops.cast(position, "int32") * query.shape[1]
-                cache_out = {name: write_slots(cache[name], new, first) for name, new in (("key", k), ("value", v))}
+                cache_out = write_slots(cache, {"key": k, "value": v}, first)
                 k, v = cache_out["key"], cache_out["value"]  # (B, h_kv, slots, dh)
                 if query.shape[1] == 1:
                     filled = ops.arange(ops.shape(k)[2]) <= ops.reshape(first, (-1, 1))  # (1 or B, slots)

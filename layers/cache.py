@@ -28,32 +28,39 @@ def write_slots(cache, steps, first):
     """Returns the cache with some of its slots replaced. Within `donated_caches` the given one is no more.
 
     Args:
-        cache: shape (B, h, slots, dh).
-        steps: shape (B, h, K, dh): what goes to the slots `first` to `first + K - 1`.
+        cache: dict of arrays of shape (B, h, slots, dh), such as keys and values.
+        steps: dict of the same names, of shape (B, h, K, dh): what goes to the slots `first` to `first + K - 1`.
         first: integer scalar or (B,): a slot for all rows or one for each.
     """
-    if _DONATED.get() and keras.backend.backend() == "tensorflow":
-        return _overwrite(cache, steps, first)
-    batch, heads, slots, dim = ops.shape(cache)
-    count = steps.shape[2]
+    overwrite = _DONATED.get() and keras.backend.backend() == "tensorflow"
+    # Where they go is worked out once for all: in a decoder's small step that takes as long as to write them.
+    return (_overwrite if overwrite else _choose)(cache, steps, first)
+
+
+def _choose(cache, steps, first):
+    batch, heads, slots, dim = ops.shape(next(iter(cache.values())))
+    count = next(iter(steps.values())).shape[2]
     offset = ops.arange(slots)[None, :] - ops.reshape(ops.cast(first, "int32"), (-1, 1))  # (1 or B, slots)
     here = ops.logical_and(offset >= 0, offset < count)[:, None, :, None]
     if count > 1:
         index = ops.broadcast_to(ops.clip(offset, 0, count - 1)[:, None, :, None], (batch, heads, slots, dim))
-        steps = ops.take_along_axis(steps, index, axis=2)
+        steps = {name: ops.take_along_axis(new, index, axis=2) for name, new in steps.items()}
     # A `where`, since slice_update would become an XLA op that TensorFlow Serving refuses.
-    return ops.where(here, steps, cache)
+    return {name: ops.where(here, steps[name], old) for name, old in cache.items()}
 
 
 def _overwrite(cache, steps, first):
     import tensorflow as tf
 
-    batch, heads, slots, dim = ops.shape(cache)
-    count = steps.shape[2]
+    batch, heads, slots, dim = ops.shape(next(iter(cache.values())))
+    count = next(iter(steps.values())).shape[2]
     # The op writes whole rows of a matrix: row (b · h + head) · slots + slot.
     blocks = tf.reshape(tf.range(batch * heads) * slots, (batch, heads, 1))
     rows = blocks + tf.reshape(tf.cast(first, "int32"), (-1, 1, 1)) + tf.range(count)  # (B, h, K)
-    written = tf.raw_ops.InplaceUpdate(
-        x=tf.reshape(cache, (-1, dim)), i=tf.reshape(rows, (-1,)), v=tf.reshape(steps, (-1, dim))
-    )
-    return tf.reshape(written, (batch, heads, slots, dim))
+    rows = tf.reshape(rows, (-1,))
+
+    def written(old, new):
+        found = tf.raw_ops.InplaceUpdate(x=tf.reshape(old, (-1, dim)), i=rows, v=tf.reshape(new, (-1, dim)))
+        return tf.reshape(found, (batch, heads, slots, dim))
+
+    return {name: written(old, steps[name]) for name, old in cache.items()}
