@@ -5,11 +5,12 @@
     python benchmarks/input_pipeline.py --app translate speech --steps 300
 
 The data of each app are gone through with nothing behind them, as `train` does it: the first epoch, and later ones,
-each with the time until its first batch is there ("an epoch's start", for which training waits). Then the app's own
-`train` takes some steps with the same configuration, and its history says what share of each was spent waiting for its
-batch. `ratio` is examples a second over those of training; `of the cores` is what share of all cores the input of a
-training at full speed takes. Exits with 1 where the median step waits longer than --limit: to fetch a batch that is
-ready takes some tenths of a millisecond, which is much of a step that takes few.
+each with the time until its first batch is there ("an epoch's start"). Then the app's own `train` takes some steps with
+the same configuration, and its history says what share of each was spent waiting for its batch; the first batch of a
+later epoch is got ready while the last steps of the one before are trained on. `ratio` is examples a second over those
+of training; `of the cores` is what share of all cores the input of a training at full speed takes. Exits with 1 where
+the median step waits longer than --limit: to fetch a batch that is ready takes some tenths of a millisecond, which is
+much of a step that takes few.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -90,12 +92,16 @@ def of_input(epochs: Sequence[dict]) -> dict:
 def of_training(history: Sequence[dict], batch_size: int) -> dict:
     """What the steps of a training say, but for the first ones."""
     steps = history[NOT_COUNTED:]
-    times = sorted(after["seconds"] - before["seconds"] for before, after in zip(steps, steps[1:], strict=False))
+    times = sorted(after["seconds"] - before["seconds"] for before, after in pairwise(steps))
     # The slowest tenth are those in which XLA compiled, an epoch ended, or something else took the cores.
     kept = times[: -max(1, len(times) // 10)]
+    step = sum(kept) / len(kept)
+    # Of the first step of an epoch, whose share of waiting is that beside a step's work.
+    shares = [after["input_wait"] for before, after in pairwise(steps) if after["epoch"] != before["epoch"]]
     return {
-        "training": batch_size * len(kept) / sum(kept),
+        "training": batch_size / step,
         "waiting": statistics.median(step["input_wait"] for step in steps),
+        "waited_at_start": statistics.median(step * share / (1 - share) for share in shares) if shares else None,
     }
 
 
@@ -108,23 +114,23 @@ def rows(found: Sequence[dict]) -> list[dict]:
         input_of_an_epoch = {
             "once_begun": round(each["begun"], 1),
             "start_seconds": round(each["warm_start"], 3),
-            "start_share_of_an_epoch": round(start_share(each), 4),
             "share_of_the_cores": round(core_share(each), 4),
         }
+        waits = {"input_wait": round(each["waiting"], 4), "waited_seconds_at_an_epochs_start": each["waited_at_start"]}
         for system, speed, more in (
             ("input, first epoch", each["cold"], {"start_seconds": round(each["cold_start"], 3)}),
             ("input, later epochs", each["warm"], input_of_an_epoch | amount),
-            ("training", training, {"input_wait": round(each["waiting"], 4)}),
+            ("training", training, waits),
         ):
             row = {"work": each["work"], "system": system, "value": round(speed, 1), "unit": "examples/s"}
             result.append(row | {"ratio": round(speed / training, 2)} | more)
     return result
 
 
-def start_share(figures: dict) -> float:
-    """Share of an epoch of training that passes before its first batch is there."""
-    start, work = figures["warm_start"], figures["examples"] / figures["training"]
-    return start / (start + work)
+def start(figures: dict) -> str:
+    """What setting up an epoch takes by itself, and how much of that a training waits for."""
+    waited = figures["waited_at_start"]
+    return f"{figures['warm_start']:.2f} s" + ("" if waited is None else f", waits {waited:.3f} s")
 
 
 def core_share(figures: dict) -> float:
@@ -146,7 +152,7 @@ def table(found: Sequence[dict], title: str) -> Table:
             f"{each['warm'] / each['training']:.1f}",
             f"{each['waiting']:.2%}",
             f"{core_share(each):.1%}",
-            f"{each['warm_start']:.2f} s, {start_share(each):.1%}",
+            start(each),
         )
     return made
 

@@ -98,11 +98,12 @@ def input_pipeline() -> str:
     lines = []
     for work, (_, later, training) in works("input_pipeline"):
         speeds = [f"{row['value']:,.0f}" for row in (later, training)]
-        start = f"{later['start_seconds']:.2f} s, {later['start_share_of_an_epoch']:.1%}"
+        waited = training.get("waited_seconds_at_an_epochs_start")
+        start = f"{later['start_seconds']:.2f} s", "–" if waited is None else f"{waited:.3f} s"
         waits = f"{training['input_wait']:.1%}"
-        lines.append([work, *speeds, f"{later['ratio']:.1f}", waits, f"{later['share_of_the_cores']:.1%}", start])
+        lines.append([work, *speeds, f"{later['ratio']:.1f}", waits, f"{later['share_of_the_cores']:.1%}", *start])
     speeds = "input alone, examples/s", "training, examples/s", "ratio"
-    return markdown(["", *speeds, "a step waits", "of the cores", "an epoch's start"], lines)
+    return markdown(["", *speeds, "a step waits", "of the cores", "an epoch's start", "of which waited for"], lines)
 
 
 def growth() -> str:

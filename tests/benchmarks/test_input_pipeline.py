@@ -56,11 +56,16 @@ def test_figures_follow_from_what_was_seen(input_pipeline):
     assert figures["begun"] == 30  # three batches of ten in the second after the first one
     # Ten steps that do not count; then one of a second among those of a tenth, as when XLA compiles.
     times = np.cumsum([9] * 10 + [0.1] * 10 + [1.0] + [0.1] * 5)
-    history = [{"seconds": t, "input_wait": 0.9 if i < 10 else 0.02} for i, t in enumerate(times)]
+    waits = [0.9] * 10 + [0.02] * 16
+    waits[14] = waits[22] = 0.5  # of the first steps of two epochs
+    history = [
+        {"seconds": t, "input_wait": wait, "epoch": (i >= 14) + (i >= 22)}
+        for i, (t, wait) in enumerate(zip(times, waits, strict=True))
+    ]
     figures |= input_pipeline.of_training(history, batch_size=3)
     assert figures["training"] == pytest.approx(30) and figures["waiting"] == 0.02
-    # 40 examples are trained on in 4/3 seconds, after one of waiting.
-    assert input_pipeline.start_share(figures) == pytest.approx(3 / 7)
+    assert figures["waited_at_start"] == pytest.approx(0.1)  # as long as a step's work
+    assert input_pipeline.start(figures) == "1.00 s, waits 0.100 s"
     assert input_pipeline.core_share(figures) == pytest.approx(3 / 40 * 30 / os.cpu_count())
 
 
