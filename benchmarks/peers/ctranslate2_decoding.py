@@ -86,6 +86,7 @@ def main() -> None:
                 min_decoding_length=length,
                 max_decoding_length=length,
                 max_batch_size=-(-len(source) // streams),
+                return_scores=True,  # as ours does
             )
         seconds = time.perf_counter() - begin
         return seconds, {"ids": [[int(token) for token in answer.hypotheses[0]] for answer in answers]}
