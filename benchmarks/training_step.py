@@ -7,7 +7,7 @@
 All systems start from the same weights and see the same batches; all clip gradients by their global norm, warm up,
 decay matrices only, and report the loss after each step (fit: once a turn), and the accuracy where there is one. None
 averages its weights. Before anything is timed, three steps without dropout must give the same loss in all of them
-(--no-check leaves that out). Models are those that the apps' `train` makes by default, with one schedule of learning
+(--no-check leaves that out). Models are those that the apps' `train` makes at size tiny, with one schedule of learning
 rates for all: the classifier of sentences (nlp), the language model of characters (language), and the speech model,
 which in every system takes ready-made spectrograms: its own front end and its masks over them are left out. What is
 particular to a model is in benchmarks/cases/. PATH is a Python that has PyTorch; docs/benchmarks.md says how to make
