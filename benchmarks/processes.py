@@ -29,7 +29,7 @@ class Done:
         errors: what it printed to standard error.
         seconds: from its start to its end.
         processor_seconds: in it and those that it waited for.
-        megabytes: the most memory that it held.
+        megabytes: the most memory that it held; at least what the process holds that starts it, which Linux counts too.
     """
 
     out: str

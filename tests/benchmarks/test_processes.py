@@ -1,5 +1,6 @@
 """What a process said, took and held is known when it has ended, and one that fails is named by its last line."""
 
+import resource
 import sys
 
 import pytest
@@ -14,7 +15,8 @@ def test_a_process_is_told_by_what_it_said_and_held(processes):
     code = "import os, sys; x = b'1' * (256 << 20); print('words'); print('[3, %s]' % os.environ['LEFT'])"
     done = processes.run("-c", code, environment={"LEFT": "4"})
     assert done.out.splitlines()[0] == "words" and done.answer == [3, 4] and done.errors == ""
-    assert 256 < done.megabytes < 1000 and 0 < done.seconds < 60 and 0 < done.processor_seconds < 60
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # a test's process may hold gigabytes
+    assert 256 < done.megabytes < max(1000, own + 500) and 0 < done.seconds < 60 and 0 < done.processor_seconds < 60
 
 
 @pytest.mark.parametrize(
