@@ -83,6 +83,7 @@ def test_a_server_under_load(run_benchmark, tmp_path):
     assert Image.open(tmp_path / "endurance_serve.png").size[0] > 1000
 
 
+@pytest.mark.slow
 def test_a_server_that_changes_its_answers_breaks_the_promise(run_benchmark, tmp_path):
     export(tmp_path / "model", answers=1500)
     flags = "--export", tmp_path / "model", "--output", tmp_path, "--minutes=0.1", "--every=0.2", "--limit=50"
@@ -91,6 +92,7 @@ def test_a_server_that_changes_its_answers_breaks_the_promise(run_benchmark, tmp
     assert json.loads((tmp_path / "endurance_serve.json").read_text())["failed"]
 
 
+@pytest.mark.slow
 def test_a_training_is_watched_and_stopped(run_benchmark, tmp_path):
     flags = "--app=image", "--output", tmp_path, "--minutes=0.1", "--every=0.2"
     done = run_benchmark("endurance", "train", *flags, "--limit=-100")  # any memory at all is too much

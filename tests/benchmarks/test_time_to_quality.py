@@ -59,6 +59,7 @@ def test_a_run_without_the_metric_is_named(quality, tmp_path):
         quality.read(quality.Target("nlp", "accuracy", 0.8, None), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_and_evaluated(quality, tmp_path):
     target = quality.Target("image", "accuracy", 0.05, None, "--max-steps 4 --validate-every 2", "--top-k 3")
     with Progress(disable=True) as progress:

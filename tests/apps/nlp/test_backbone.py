@@ -274,8 +274,8 @@ print("all the same")
 """
 
 
-def test_an_export_needs_no_keras(kept, tmp_path):
-    kinds = ["bert", "roberta", "albert"]
+@pytest.mark.parametrize("kinds", [["bert"], pytest.param(["roberta", "albert"], marks=pytest.mark.slow)])
+def test_an_export_needs_no_keras(kept, tmp_path, kinds):
     for kind in kinds:
         model, tokenizer = classifier(kept(kind)[0])
 
