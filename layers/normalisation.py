@@ -65,7 +65,8 @@ class LayerNormalization(keras.layers.LayerNormalization):
     small operations, and each of them costs more to start than to compute. Half precisions are computed in float32, as
     Keras does.
 
-    Args, call arguments: as `keras.layers.LayerNormalization`, over the last axis, with scale and offset.
+    Args, call arguments: as `keras.layers.LayerNormalization`, whose call does everything but normalising the last axis
+    with scale and offset.
 
     Example:
         >>> LayerNormalization()(keras.ops.ones((2, 5, 16))).shape
@@ -76,6 +77,9 @@ class LayerNormalization(keras.layers.LayerNormalization):
     """
 
     def call(self, inputs):
+        last = self.axis in (-1, len(inputs.shape) - 1)
+        if not (last and self.center and self.scale) or self.rms_scaling:
+            return super().call(inputs)
         x = ops.cast(inputs, keras.backend.result_type(self.compute_dtype, "float32"))
         gamma, beta = (ops.cast(weight, x.dtype) for weight in (self.gamma, self.beta))
         centred = x - ops.mean(x, axis=-1, keepdims=True)

@@ -65,6 +65,12 @@ def test_other_shapes_are_keras_own(shape):
     np.testing.assert_allclose(layer(x, training=True), own(x, training=True), atol=1e-6)
 
 
+@pytest.mark.parametrize("settings", [{"axis": 1}, {"axis": [1, 2]}, {"scale": False}, {"center": False}])
+def test_other_vectors_are_keras_own(settings):
+    layer, own = LayerNormalization(**settings), keras.layers.LayerNormalization(**settings)
+    np.testing.assert_allclose(layer(X), own(X), atol=1e-6)
+
+
 def test_kinds():
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 24)).astype("float32")
     assert isinstance(normalisation("batch", 24), BatchNormalization)

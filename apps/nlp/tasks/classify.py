@@ -67,7 +67,7 @@ class ClassifyTask(ReadingTask):
         config = super().prepare()
         tokens, columns = self._rows("train")
         ratios = log_ratios(tokens["tokens"], columns["target"], self.tokenizer.vocabulary_size, config.multi_label)
-        # A pretrained encoder knows words already: where counts of these very rows speak first, it hardly learns.
+        # A pretrained encoder knows words already; counts of these very rows explain them too well to leave it much.
         write_array(self._evidence_file, (0.0 if config.model.backbone else TRUST) * ratios)
         return config
 
