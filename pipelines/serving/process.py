@@ -49,7 +49,9 @@ class ServerProcess:
         while READY not in self.log:
             if self.process.poll() is not None or time.monotonic() > due:
                 self.kill()
-                raise UserError(f"the server did not start: {self.log.strip()[-500:]}")
+                # Its last line says why: of an error that it knows, and of a traceback.
+                said = self.log.strip().rpartition("\n")[-1] or "it said nothing"
+                raise UserError(f"the server did not start: {said.removeprefix('error: ')}")
             time.sleep(0.05)
 
     @property

@@ -77,13 +77,14 @@ class _Texts(tf.Module):
     def upper(self, text):
         # A row that is refused, as a text that is too long would be, and work that takes its time.
         with tf.control_dependencies([tf.debugging.Assert(tf.reduce_all(text != BAD), ["the text is bad"])]):
-            turns = tf.while_loop(lambda _: True, lambda i: i + 1, [0], maximum_iterations=int(self.seconds * 1e5))
-        with tf.control_dependencies(turns):
+            due = tf.timestamp() + self.seconds
+            end = tf.while_loop(lambda now: now < due, lambda now: [tf.timestamp()], [due - self.seconds])
+        with tf.control_dependencies(end):
             return {"upper": tf.strings.upper(text), "text_bytes": tf.identity(text)}
 
 
 def texts(directory: Path, seconds: float = 0.0) -> Path:
-    """Upper-cases texts, refuses `BAD` ones, and takes about that long for it."""
+    """Upper-cases texts, refuses `BAD` ones, and takes that long for it."""
     model = _Texts(seconds)
     tf.saved_model.save(model, str(directory), signatures=model.upper)
     return directory

@@ -292,6 +292,15 @@ def test_a_rest_port_that_another_server_takes_while_models_are_loaded():
             asyncio.run(scenario())
 
 
+def test_a_server_of_a_program_that_does_not_start_says_why_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")  # has TensorFlow write more before it
+    with pytest.raises(UserError) as raised:
+        Server(*single(tmp_path / "nothing"))
+    assert str(raised.value) == (
+        f"the server did not start: {tmp_path}/nothing: no such directory; model m needs one that holds its versions"
+    )
+
+
 @pytest.fixture
 def taken():
     with socket.socket() as found:
