@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
+from sacrebleu.tokenizers.tokenizer_re import TokenizerRegexp
 
 
 def scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, float]:
@@ -11,7 +13,12 @@ def scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[str, fl
     References:
         Papineni et al. 2002 (BLEU), Popovic 2015 (chrF), Post 2018 (sacrebleu).
     """
-    return {name: metric.corpus_score(hypotheses, [references]).score for name, metric in _metrics().items()}
+    try:
+        return {name: metric.corpus_score(hypotheses, [references]).score for name, metric in _metrics().items()}
+    finally:
+        # They keep each sentence that they ever cut, tens of MB in the course of a training.
+        for tokenizer in (Tokenizer13a, TokenizerRegexp):
+            tokenizer.__call__.cache_clear()
 
 
 def signatures() -> dict[str, str]:

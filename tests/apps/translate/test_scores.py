@@ -1,0 +1,32 @@
+import tracemalloc
+
+import pytest
+
+from apps.translate.scores import scores, signatures
+
+
+def test_a_perfect_translation_and_one_of_nothing():
+    texts = ["Der Hund läuft durch den Schnee.", "Eine Frau liest ein Buch."]
+    assert scores(texts, texts) == pytest.approx({"bleu": 100, "chrf": 100, "bleu_lowercase": 100})
+    assert set(scores(["", ""], texts).values()) == {0}
+    lower = scores([text.lower() for text in texts], texts)
+    assert lower["bleu"] < 90 and lower["bleu_lowercase"] == pytest.approx(100)
+
+
+def test_signatures_name_what_makes_scores_comparable():
+    assert "case:mixed" in signatures()["bleu"] and "case:lc" in signatures()["bleu_lowercase"]
+
+
+def test_a_long_training_keeps_no_sentence_that_was_scored():
+    def validate(start):
+        scores([f"a sentence of number {start + i}" for i in range(500)], ["a sentence of number 1"] * 500)
+
+    tracemalloc.start()
+    try:
+        kept = []
+        for turn in range(4):
+            validate(500 * turn)
+            kept.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert kept[-1] - kept[0] < 200_000  # bytes; sacrebleu by itself keeps some 600,000 more each time
