@@ -16,7 +16,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
-from apps.nlp.recipes import RECIPES
+from apps.nlp.recipes import recipe
 from pipelines.config import (
     EarlyStoppingConfig,
     OptimizerConfig,
@@ -87,7 +87,6 @@ class NlpConfig(TrainConfig):
         "small": {"width": 384, "layers": 6, "heads": 6, "kv_heads": 2, "feedforward": 1536},
         "base": {"width": 768, "layers": 16, "heads": 12, "kv_heads": 4, "feedforward": 3072},
     }
-    recipes: ClassVar[Mapping[str, Mapping]] = RECIPES  # by task and data set
     automatic: ClassVar[frozenset[str]] = frozenset({"jit", "vocabulary_size", "buckets"})
 
     # What to learn: classes of texts, how alike two texts are, the next symbol of a text, or words that were hidden.
@@ -129,7 +128,7 @@ class NlpConfig(TrainConfig):
     optimizer: OptimizerConfig = OptimizerConfig()
 
     def recipe(self) -> Mapping:
-        return {} if self.train else self.recipes.get(self.task, {}).get(self.dataset, {})
+        return recipe(self.task, "" if self.train else self.dataset, bool(self.model.backbone))
 
     def size_settings(self) -> Mapping:
         return (self.generator_sizes if self.task == "generate" else self.sizes)[self.size]

@@ -1,4 +1,6 @@
-"""Settings that go with a task and a data set. They were chosen on validation splits alone."""
+"""Settings that go with a task and a data set, or with a pretrained encoder. They were chosen on validation splits."""
+
+from collections.abc import Mapping
 
 FEW_ROWS = {
     "batch_size": 32,
@@ -72,3 +74,21 @@ RECIPES = {
         },
     },
 }
+
+# With a pretrained encoder, whatever the data. It learns at a tenth of this rate (`optimizer.pretrained_rate`).
+PRETRAINED = {
+    task: FEW_ROWS
+    | {
+        "epochs": 3,
+        "early_stopping": {"metric": metric},
+        "model": {"dropout": dropout, "word_dropout": word_dropout},
+        "optimizer": FEW_ROWS["optimizer"] | {"learning_rate": 5e-4},
+    }
+    for task, metric, dropout, word_dropout in (("classify", "accuracy", 0.2, 0.1), ("similarity", "pearson", 0.1, 0.0))
+}
+
+
+def recipe(task: str, dataset: str, pretrained: bool) -> Mapping:
+    """The settings of a task on a public data set; on files of one's own, `dataset` is empty."""
+    found = RECIPES.get(task, {}).get(dataset, {})
+    return found | PRETRAINED.get(task, {}) if pretrained else found

@@ -18,8 +18,10 @@ from safetensors.numpy import save_file
 
 from apps.nlp import backbone
 from apps.nlp.backbone import BackboneEncoder, BackboneTokenizer
+from apps.nlp.config import NlpConfig
 from apps.nlp.encoders import mean_pool
 from layers import add_adapters
+from pipelines import config
 from pipelines.attribution import integrated_gradients
 from pipelines.errors import UserError
 from pipelines.export import servable
@@ -28,6 +30,18 @@ TEXTS = ["the dog", "", "The dogs and the fox.", "the quick brown fox jumps and 
 LONGEST = 16
 SMALL = {"num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 16, "max_sequence_length": LONGEST}
 VISIBLE = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that byte-pair vocabularies write as they are
+
+
+@pytest.mark.parametrize("data", [["--dataset", "sst2"], ["--train", "own.csv"]])
+def test_a_pretrained_encoder_has_settings_of_its_own_that_flags_change(data):
+    chosen, own = [*data, "--model.backbone", "some"], {"epochs": 3, "batch_size": 32}
+    found = config.resolve(NlpConfig, None, chosen, "train")
+    assert {name: getattr(found, name) for name in own} == own
+    assert found.optimizer.learning_rate == 5e-4 and found.model.dropout == 0.2
+    changed = config.resolve(NlpConfig, None, [*chosen, "--epochs", "1", "--model.dropout", "0.4"], "train")
+    assert changed.epochs == 1 and changed.model.dropout == 0.4 and changed.batch_size == 32
+    alike = config.resolve(NlpConfig, None, [*chosen, "--task", "similarity"], "train")
+    assert alike.early_stopping.metric == "pearson" and not alike.model.word_dropout
 
 
 def word_pieces(kind, **options):
