@@ -1,8 +1,8 @@
 """One training step: a pure function that XLA may compile, and the update of the variables around it.
 
-XLA sees tensors only. It gets the weights and a batch, and returns sums, gradients and the new
-non-trainable values; variables are read and assigned outside. That is what lets the same step run
-under any `tf.distribute` strategy, where XLA cannot follow variables from one device to another.
+The pure function gets the weights and a batch, and returns sums, gradients and the new non-trainable values;
+variables are read and assigned outside. That is what lets the same step run under any `tf.distribute` strategy,
+where XLA cannot follow variables from one device to another. On a single replica it can, and compiles the update too.
 
     strategy.run: each replica its rows, in --accumulate parts:  pure(weights, state, rows) -> sums, gradients, state
                   added up over the replicas in one message
@@ -39,7 +39,7 @@ class TrainStep:
         config: Clipping and averaging.
         spec: What a worker's batches look like, lengths that vary as None: one trace serves all of them. XLA
             still sees the static shape of each batch when it compiles.
-        jit: Whether XLA compiles the pure function.
+        jit: Whether XLA compiles the pure function, and on a single replica the whole step.
         distribution: Where it runs.
         accumulate: Parts in which a replica computes its rows, one after the other.
         scale_loss: Whether small gradients need help to survive (float16).
@@ -78,10 +78,9 @@ class TrainStep:
             self.averages = [tf.Variable(v.value, trainable=False) for v in model.trainable_variables]
         parts = self.distribution.local_replicas * accumulate
         self._rows = {name: tf.TensorSpec([s.shape[0] // parts, *s.shape[1:]], s.dtype) for name, s in spec.items()}
-        self._traced = {}
-        signature = [dict(spec), tf.TensorSpec([2], tf.float32)]
-        # One for each state of `frozen`, which tracing reads.
-        self._run = {frozen: tf.function(self._step, input_signature=signature) for frozen in (False, True)}
+        self._signature = [dict(spec), tf.TensorSpec([2], tf.float32)]
+        # By what tracing reads: whether XLA compiles, and `frozen`.
+        self._traced, self._whole = {}, {}
 
     def _learning(self) -> list[bool]:
         """Of each weight, whether it is updated."""
@@ -128,14 +127,21 @@ class TrainStep:
             `sums` over all rows; `gradient_norm` before clipping; `learning_rate`; `wishes`, how many workers'
             replicas have each; `applied`, whether the weights were changed (float16 skips steps that overflow).
         """
-        self._pure(self.jit)
-        return self._run[self.frozen](batch, tf.constant(wishes, tf.float32))
+        return self._run()(batch, tf.constant(wishes, tf.float32))
+
+    def _run(self):
+        """The whole step."""
+        key = self.jit, self.frozen
+        if key not in self._whole:
+            self._pure(self.jit)
+            jit = self.jit and self.distribution.replicas == 1
+            self._whole[key] = tf.function(self._step, input_signature=self._signature, jit_compile=jit)
+        return self._whole[key]
 
     @property
     def graph(self) -> tf.Graph:
         """The graph of a step, for TensorBoard."""
-        self._pure(self.jit)
-        return self._run[self.frozen].get_concrete_function().graph
+        return self._run().get_concrete_function().graph
 
     def _step(self, batch, wishes):
         strategy = self.distribution.strategy

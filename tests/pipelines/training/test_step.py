@@ -220,12 +220,14 @@ def test_statistics_are_averaged_over_replicas(make_task, line_config, mirrored)
         np.testing.assert_array_equal(*(component.numpy() for component in variable.value.values))
 
 
+@pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("two", [False, True])
-def test_an_overflow_is_skipped_and_halves_the_loss_scale(make_task, line_config, mirrored, two):
+def test_an_overflow_is_skipped_and_halves_the_loss_scale(make_task, line_config, mirrored, two, jit):
     config = dataclasses.replace(CONFIG, average_decay=0.5)
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        step, batch = make_step(make_task, line_config, config, distribution=mirrored if two else None, scale_loss=True)
+        where = mirrored if two else None
+        step, batch = make_step(make_task, line_config, config, jit, distribution=where, scale_loss=True)
     finally:
         keras.config.set_dtype_policy("float32")
     good = step(batch)
