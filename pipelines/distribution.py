@@ -110,6 +110,8 @@ class Distribution:
 
     def rows(self, batch: dict[str, tf.Tensor], part: int | tf.Tensor = 0, parts: int = 1) -> dict[str, tf.Tensor]:
         """This replica's rows of its worker's batch, or one of several equal parts of them."""
+        if self.local_replicas * parts == 1:
+            return batch
         first = self.replica() - self.worker * self.local_replicas
         with tf.device("CPU:0"):  # where the batch is: only the rows taken travel to an accelerator
             return {name: self._cut(rows, first * parts + part, parts) for name, rows in batch.items()}

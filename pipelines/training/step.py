@@ -2,7 +2,7 @@
 
 The pure function gets the weights and a batch, and returns sums, gradients and the new non-trainable values;
 variables are read and assigned outside. That is what lets the same step run under any `tf.distribute` strategy,
-where XLA cannot follow variables from one device to another. On a single replica it can, and compiles the update too.
+where XLA cannot follow variables from one device to another. Without one it can, and compiles the update too.
 
     strategy.run: each replica its rows, in --accumulate parts:  pure(weights, state, rows) -> sums, gradients, state
                   added up over the replicas in one message
@@ -39,7 +39,7 @@ class TrainStep:
         config: Clipping and averaging.
         spec: What a worker's batches look like, lengths that vary as None: one trace serves all of them. XLA
             still sees the static shape of each batch when it compiles.
-        jit: Whether XLA compiles the pure function, and on a single replica the whole step.
+        jit: Whether XLA compiles the pure function, and where one replica is all there is, the whole step.
         distribution: Where it runs.
         accumulate: Parts in which a replica computes its rows, one after the other.
         scale_loss: Whether small gradients need help to survive (float16).
@@ -134,7 +134,7 @@ class TrainStep:
         key = self.jit, self.frozen
         if key not in self._whole:
             self._pure(self.jit)
-            jit = self.jit and self.distribution.replicas == 1
+            jit = self.jit and self.distribution.kind == "none"
             self._whole[key] = tf.function(self._step, input_signature=self._signature, jit_compile=jit)
         return self._whole[key]
 

@@ -65,6 +65,12 @@ def test_combinations(tmp_path, alone, strategy, jit, precision, parts):
     compare(train(tmp_path, distribution, jit, precision, parts), alone)
 
 
+@pytest.mark.parametrize("strategy", ["none", "mirrored"])
+def test_xla_on_a_device_that_was_named(tmp_path, alone, strategy):
+    distribution = Distribution.start(TrainConfig(strategy=strategy, devices="CPU:0"))
+    compare(train(tmp_path, distribution, "on", "float32", 2), alone)
+
+
 @pytest.mark.slow
 def test_combinations_on_two_workers(tmp_path, alone):
     program = ["-m", "tests.pipelines.training.test_strategies", str(tmp_path)]
