@@ -15,6 +15,7 @@ from tests.apps.nlp import tiny
 command = functools.partial(command_line.run, "nlp")
 
 TUNED = ["--epochs=2", "--batch-size=8", "--max-length=16", "--jit=off", "--optimizer.learning-rate=1e-2"]
+TUNED += ["--optimizer.schedule=inverse_sqrt"]  # can be gone on with for further epochs
 
 
 @pytest.fixture(scope="module")

@@ -201,7 +201,7 @@ def test_a_check_run_finds_what_was_counted():
         assert checked[exact]["predicted"] == checked[exact]["measured"] > 0
     assert 0 < checked["seconds_per_step"]["measured"]
     assert found["flops_per_second"] == checked["flops_per_second"]["measured"]
-    assert 0.7 < checked["gradient_memory"]["ratio"] < 1.5
+    assert 0.7 < checked["memory"]["ratio"] < 1.5
 
 
 def test_it_is_printed():

@@ -84,6 +84,7 @@ def test_the_command_measures(api):
     model = Model()
     with SERVERS[api](model) as url:
         out, err = start(api, url, "--load=60", "--concurrency=5", "--json", "one", "bad", "three").communicate()
+    assert out, err
     found = json.loads(out)
     assert found["requests"] == 60 and found["errors"] == {"INVALID_ARGUMENT": 20} and found["concurrency"] == 5
     assert 0 < found["p50_ms"] <= found["p95_ms"] <= found["p99_ms"] <= found["max_ms"]
