@@ -71,12 +71,10 @@ def test_so_many_are_under_way_at_a_time(api):
 
 
 def start(api, url, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "apps.translate", "query", f"--api={api}", f"--url={url}", "--model=upper", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        # A script's background jobs, of which these tests may be one, ignore Ctrl-C, and so would their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    # What ignores Ctrl-C, as a script's background jobs do, has children that ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = [sys.executable, "-m", "apps.translate", "query", f"--api={api}", f"--url={url}", "--model=upper"]
+    return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("api", ["rest", "grpc"])
