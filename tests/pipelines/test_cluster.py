@@ -281,11 +281,15 @@ for number in (signal.SIGINT, signal.SIGTERM):
 pytestmark = pytest.mark.usefixtures("interruptible")
 
 
-def waiting(port, limit, seconds):
+def start(port, limit, seconds):
     script = SCRIPT.format(port=port, limit=limit, seconds=seconds)
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def waiting(port, limit, seconds):
+    process = start(port, limit, seconds)
     assert process.stdout.readline() == "waiting\n"
     return process
 
@@ -299,7 +303,9 @@ def test_ctrl_c_ends_a_body_that_keeps_the_interpreter(ports):
 
 
 def test_signal_handlers_are_given_back(ports):
-    assert waiting(ports[0], limit=60, seconds=0).communicate(timeout=10) == ("interrupted\nterminated\n", "")
+    # Read at once: what `readline` has read ahead is lost to `communicate`.
+    said = start(ports[0], limit=60, seconds=0).communicate(timeout=10)
+    assert said == ("waiting\ninterrupted\nterminated\n", "")
 
 
 def test_a_body_that_never_returns_is_ended(ports):
