@@ -1,7 +1,6 @@
 """The launcher with real processes: what they get, what they print, and how they end, together."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pty
@@ -9,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -50,9 +48,9 @@ time.sleep(60)
 pytestmark = pytest.mark.usefixtures("interruptible")
 
 
-def start(script, *flags, environment=None, grace=10.0, **options):
-    """Starts the launcher with workers that run `script`."""
-    launcher = f"import sys; from pipelines import launch; launch.GRACE = {grace}; launch.main()"
+def start(script, *flags, environment=None, grace=10.0, first="", **options):
+    """Starts the launcher with workers that run `script`; the launcher's process runs `first` before."""
+    launcher = f"{first}\nfrom pipelines import launch; launch.GRACE = {grace}; launch.main()"
     command = [sys.executable, "-c", launcher, *flags, "--", "-c", WORKER + script]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command, cwd=ROOT, env=dict(os.environ, **(environment or {})), **options)
@@ -243,7 +241,7 @@ def test_ctrl_c_on_a_terminal_reaches_each_worker_once():
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        first="import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)",
     )
     os.close(theirs)
     said = b""
