@@ -1,3 +1,5 @@
+"""Scores of known translations, their signatures, and that nothing scored is kept."""
+
 import tracemalloc
 
 import pytest

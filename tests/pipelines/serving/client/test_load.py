@@ -20,6 +20,8 @@ from tests.pipelines.serving.client.faulty_servers import SERVERS, Model
 
 ROOT = Path(__file__).parents[4]
 
+pytestmark = pytest.mark.usefixtures("interruptible")
+
 
 def test_percentiles_of_known_times():
     report = Report(4, latencies=[n / 1000 for n in range(100, 0, -1)], seconds=2.0)
@@ -71,8 +73,6 @@ def test_so_many_are_under_way_at_a_time(api):
 
 
 def start(api, url, *arguments):
-    # What ignores Ctrl-C, as a script's background jobs do, has children that ignore it too.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     command = [sys.executable, "-m", "apps.translate", "query", f"--api={api}", f"--url={url}", "--model=upper"]
     return subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
