@@ -224,6 +224,7 @@ def test_a_folder_whose_name_is_a_digit_and_no_number(tmp_path):
         require_saved_model(tmp_path)
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_check_without_a_traceback(exported):
     command = [sys.executable, "-m", "pipelines.export", "check", str(exported)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
