@@ -120,6 +120,8 @@ class TrainConfig:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     # Compute a step's gradients in N parts, one after the other: the same step in less memory.
     accumulate: int = 1
+    # Steps that TensorFlow takes before it returns to Python: saves time where a step takes milliseconds.
+    steps_per_call: int = 1
     # Keep only each block's input for the backward pass and compute the rest of it again: less memory, more time.
     remat: bool = False
     # Write a profile of steps A:B for TensorBoard's profiler, such as 10:20.
@@ -138,7 +140,8 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raises UserError for values that are of the right type and yet make no sense. Apps add their own."""
-        require_at_least(1, self, "epochs", "batch_size", "accumulate", "checkpoint_every", "keep_checkpoints")
+        require_at_least(1, self, "epochs", "batch_size", "accumulate", "steps_per_call")
+        require_at_least(1, self, "checkpoint_every", "keep_checkpoints")
         require_at_least(0, self, "seed", "max_steps", "max_minutes", "validate_every", "rendezvous_seconds")
         require_at_most(2**32 - 1, self, "seed")  # what NumPy takes
         require_at_least(0, self.early_stopping, "patience", prefix="early_stopping.")
@@ -226,7 +229,7 @@ OF_EACH_START = {"strategy", "devices", "rendezvous_seconds"}
 
 # A resumed run may change these: they say how long, how carefully and on what to train, not what is trained.
 CHANGEABLE = OF_EACH_START | {
-    "run_dir", "accumulate", "remat", "epochs", "max_steps",
+    "run_dir", "accumulate", "steps_per_call", "remat", "epochs", "max_steps",
     "max_minutes", "checkpoint_every", "keep_checkpoints", "validate_every", "profile", "early_stopping.patience",
 }  # fmt: skip
 

@@ -94,7 +94,7 @@ class Silence:
 class Speed:
     """How fast an epoch goes, and how much of its time is spent waiting for input.
 
-    `share_waiting` is the share of the last step's time that went into waiting for its batch.
+    `share_waiting` is the share of the last call's time that went into waiting for its batches.
     """
 
     def __init__(self):
@@ -114,7 +114,7 @@ class Speed:
         self._worked = time.perf_counter() - begin
 
     def count(self, weight: float) -> float:
-        """Adds the step just done. Returns its tokens or rows a second."""
+        """Adds the steps just done. Returns their tokens or rows a second."""
         seconds = self._waited + self._worked
         self.share_waiting = self._waited / seconds
         self._waited = 0.0

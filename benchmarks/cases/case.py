@@ -29,7 +29,7 @@ class Case:
         make_batches: from settings and a number of steps, arrays by name with steps as their first axis.
         amount: from batches, how much they hold of `unit`.
         unit: what is counted: tokens, images ...
-        peers: the systems' modules, by what tables call each, with the choice they take as their last argument. The
+        peers: the systems' modules, by what tables call each, with the choice that their last arguments make. The
             first one is what the others are compared with. Names of modules that begin with torch need PyTorch.
         tolerance: how far losses may be apart, relative.
     """
@@ -69,18 +69,20 @@ class Case:
             if module.startswith("torch"):
                 python, environment = torch_python, TORCH_THREADS
             if python:
-                found.append(System(name, [python, "-m", f"benchmarks.peers.{module}", folder, choice], environment))
+                command = [python, "-m", f"benchmarks.peers.{module}", folder, *choice.split()]
+                found.append(System(name, command, environment))
         return found
 
 
 def peers(app: str, with_xla_first: bool = False) -> dict[str, tuple[str, str]]:
-    """The six systems that train an app's model, each with its module and that one's choice."""
+    """The eight systems that train an app's model, each with its module and that one's choice."""
     ours = {"espalier, no XLA": (f"espalier_{app}", "off"), "espalier, XLA": (f"espalier_{app}", "on")}
+    in_one_call = {f"{name}, one call": (module, f"{choice} together") for name, (module, choice) in ours.items()}
     keras = {"stock Keras fit, no XLA": (f"keras_{app}", "off"), "stock Keras fit, XLA": (f"keras_{app}", "on")}
     if with_xla_first:
-        ours, keras = (dict(reversed(each.items())) for each in (ours, keras))
+        ours, in_one_call, keras = (dict(reversed(each.items())) for each in (ours, in_one_call, keras))
     torch = {"PyTorch, eager": (f"torch_{app}", "eager"), "PyTorch, torch.compile": (f"torch_{app}", "compile")}
-    return ours | keras | torch
+    return ours | in_one_call | keras | torch
 
 
 def write_case(folder: Path, settings: Mapping, batches: dict, weights: Mapping) -> None:

@@ -1,6 +1,4 @@
-"""Espalier's image networks and training step, as a system to compare: arguments `<case directory> on|off`, the second
-for XLA. The moving average of the weights is off, since no other system keeps one.
-"""
+"""Espalier's image networks and training step, as a system to compare; `espalier_step.py` has its arguments."""
 
 import sys
 
@@ -11,11 +9,9 @@ import tensorflow as tf
 from apps.image.config import ImageConfig, ModelConfig
 from apps.image.model import ImageClassifier
 from apps.image.task import ImageTask
-from benchmarks.peers.espalier_step import load, timed
-from benchmarks.peers.worker import read_case, serve
+from benchmarks.peers.espalier_step import load, serve_steps
+from benchmarks.peers.worker import read_case
 from pipelines.config import OptimizerConfig
-from pipelines.training.optimizer import make_optimizer
-from pipelines.training.step import TrainStep
 
 
 def main() -> None:
@@ -37,11 +33,7 @@ def main() -> None:
     optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
     config = ImageConfig(label_smoothing=settings["label_smoothing"], optimizer=optimizer)
     task = ImageTask(config, run=None)  # only its loss and metrics are asked for, which need no run
-    adam = make_optimizer(optimizer, model, 10**6)
-    step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
-
-    parameters = sum(value.size for value in weights.values())
-    serve(timed(step, data), parameters, {"tensorflow": tf.__version__, "keras": keras.__version__})
+    serve_steps(model, task, optimizer, data, sum(value.size for value in weights.values()))
 
 
 if __name__ == "__main__":

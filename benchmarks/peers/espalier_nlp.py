@@ -1,6 +1,5 @@
-"""Espalier's text classifier and language model and their training step, as a system to compare: arguments
-`<case directory> on|off`, the second for XLA. The moving average of the weights is off, since no other system keeps
-one.
+"""Espalier's text classifier and language model and their training step, as a system to compare;
+`espalier_step.py` has its arguments.
 """
 
 import sys
@@ -16,12 +15,10 @@ from apps.nlp.language_model import LanguageModel
 from apps.nlp.model import TextClassifier
 from apps.nlp.tasks.classify import ClassifyTask
 from apps.nlp.tasks.generate import GenerateTask
-from benchmarks.peers.espalier_step import load, timed
-from benchmarks.peers.worker import read_case, serve
+from benchmarks.peers.espalier_step import load, serve_steps
+from benchmarks.peers.worker import read_case
 from pipelines.config import OptimizerConfig
 from pipelines.task import Task
-from pipelines.training.optimizer import make_optimizer
-from pipelines.training.step import TrainStep
 
 
 def build(settings: dict) -> keras.Model:
@@ -58,11 +55,8 @@ def main() -> None:
         batches["weight"] = np.ones(labels.shape, "float32")
     data = tf.data.Dataset.from_tensor_slices(batches).prefetch(tf.data.AUTOTUNE)
     optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
-    adam = make_optimizer(optimizer, model, 10**6)
     task = make_task(settings, optimizer)
-    step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
-
-    serve(timed(step, data), model.count_params(), {"tensorflow": tf.__version__, "keras": keras.__version__})
+    serve_steps(model, task, optimizer, data, model.count_params())
 
 
 if __name__ == "__main__":

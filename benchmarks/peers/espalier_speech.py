@@ -1,6 +1,5 @@
-"""Espalier's speech model and training step, as a system to compare: arguments `<case directory> on|off`, the second
-for XLA. Spectrograms come ready made, for it as for the others. The moving average of the weights is off, since no
-other system keeps one.
+"""Espalier's speech model and training step, as a system to compare; `espalier_step.py` has its arguments.
+Spectrograms come ready made, for it as for the others.
 """
 
 import sys
@@ -12,11 +11,9 @@ from keras import ops
 from apps.speech.config import ModelConfig, SpecAugmentConfig, SpeechConfig
 from apps.speech.model import SpeechRecognizer
 from apps.speech.task import SpeechTask
-from benchmarks.peers.espalier_step import load, timed
-from benchmarks.peers.worker import read_case, serve
+from benchmarks.peers.espalier_step import load, serve_steps
+from benchmarks.peers.worker import read_case
 from pipelines.config import OptimizerConfig
-from pipelines.training.optimizer import make_optimizer
-from pipelines.training.step import TrainStep
 
 
 class SpectrogramRecognizer(SpeechRecognizer):
@@ -48,11 +45,7 @@ def main() -> None:
     data = data.prefetch(tf.data.AUTOTUNE)
     optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
     task = SpeechTask(SpeechConfig(optimizer=optimizer), run=None)  # only its loss is asked for, which needs no run
-    adam = make_optimizer(optimizer, model, 10**6)
-    step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
-
-    parameters = sum(value.size for value in weights.values())
-    serve(timed(step, data), parameters, {"tensorflow": tf.__version__, "keras": keras.__version__})
+    serve_steps(model, task, optimizer, data, sum(value.size for value in weights.values()))
 
 
 if __name__ == "__main__":

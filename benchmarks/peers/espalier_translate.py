@@ -1,6 +1,4 @@
-"""Espalier's translate model and training step, as a system to compare: arguments `<case directory> on|off`, the
-second for XLA. The moving average of the weights is off, since no other system keeps one.
-"""
+"""Espalier's translate model and training step, as a system to compare; `espalier_step.py` has its arguments."""
 
 import sys
 
@@ -11,11 +9,9 @@ import tensorflow as tf
 from apps.translate.config import ModelConfig, TranslateConfig
 from apps.translate.model import TranslationTransformer
 from apps.translate.task import TranslateTask
-from benchmarks.peers.espalier_step import timed
-from benchmarks.peers.worker import read_case, serve
+from benchmarks.peers.espalier_step import serve_steps
+from benchmarks.peers.worker import read_case
 from pipelines.config import OptimizerConfig
-from pipelines.training.optimizer import make_optimizer
-from pipelines.training.step import TrainStep
 
 
 def load(model: TranslationTransformer, weights: dict[str, np.ndarray]) -> None:
@@ -39,10 +35,7 @@ def main() -> None:
     optimizer = OptimizerConfig(average_decay=0.0, **settings["optimizer"])
     config = TranslateConfig(label_smoothing=settings["label_smoothing"], optimizer=optimizer)
     task = TranslateTask(config, run=None)  # only its loss and metrics are asked for, which need no run
-    adam = make_optimizer(optimizer, model, 10**6)
-    step = TrainStep(model, task, adam, optimizer, data.element_spec, jit=sys.argv[2] == "on")
-
-    serve(timed(step, data), model.count_params(), {"tensorflow": tf.__version__, "keras": keras.__version__})
+    serve_steps(model, task, optimizer, data, model.count_params())
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
 import signal
 import sys
@@ -227,11 +228,11 @@ class Trainer:
         exhausted = False
         while not self._finished():
             with self._speed.waiting():
-                batch = next(batches, None)
-            if batch is None:
+                taken = list(itertools.islice(batches, self._steps_until_due()))
+            if not taken:
                 exhausted = True
                 break
-            self._train_on(batch)
+            self._train_on(taken)
             if progress.batch + AHEAD >= self._steps_of_an_epoch and epoch + 1 < self.config.epochs:
                 self._epochs.look_ahead(epoch + 1)
             if self._due(self.config.validate_every):
@@ -260,21 +261,48 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return bool(every) and self.progress.step % every == 0
 
-    def _train_on(self, batch) -> None:
+    def _steps_until_due(self) -> int:
+        """How many steps to take in one call: whatever is due after one of them is the last one's turn."""
+        step, config = self.progress.step, self.config
+        first, last = config.profiled_steps()
+        ends = [every - step % every for every in (config.validate_every, config.checkpoint_every) if every]
+        ends += [end - step for end in (config.max_steps, first - 1, last) if end > step]
+        return min(config.steps_per_call, *ends, self._frozen_updates or config.steps_per_call)
+
+    @property
+    def _frozen_updates(self) -> int:
+        """How many are left. By updates: a step that float16 skipped is none, to the optimizer either."""
+        frozen = self.config.optimizer.frozen_steps
+        return frozen and max(0, frozen - int(self.optimizer.iterations.numpy()))
+
+    def _train_on(self, batches) -> None:
         progress = self.progress
         self.callbacks.on_train_batch_begin(progress.batch)
         if progress.step == 0:
             self.monitor.graph(self.step.graph)
         with self._speed.working():
-            # By updates: a step that float16 skipped is none, to the optimizer either.
-            frozen_steps = self.config.optimizer.frozen_steps
-            self.step.frozen = frozen_steps > 0 and int(self.optimizer.iterations.numpy()) < frozen_steps
-            result = self.step(batch, self._wishes())
-            self._wishes_of_all = tuple(bool(count > 0) for count in result["wishes"])
-            sums = {name: (float(total), float(weight)) for name, (total, weight) in result["sums"].items()}
+            self.step.frozen = self._frozen_updates > 0
+            # Fewer than usual, before something is due, are not worth a trace of their own.
+            whole = len(batches) == self.config.steps_per_call
+            calls = [batches] if whole else [[batch] for batch in batches]
+            results = [result for call in calls for result in self.step.several(call, self._wishes())]
+            self._wishes_of_all = tuple(bool(count > 0) for count in results[-1]["wishes"])
+            sums = [
+                {name: (float(total), float(weight)) for name, (total, weight) in result["sums"].items()}
+                for result in results
+            ]
+        progress.seconds = time.time() - self._clock_start
+        speed = self._speed.count(sum(each["loss"][1] for each in sums))
+        for each in zip(results, sums, strict=True):
+            self._record(*each, speed)
+        shown = self._epoch_logs() | {f"{self.task.unit}/s": round(self._speed.mean)}
+        self.callbacks.on_train_batch_end(progress.batch - 1, shown)
+
+    def _record(self, result, sums, speed) -> None:
+        """Notes one step."""
+        progress = self.progress
         progress.step += 1
         progress.batch += 1
-        progress.seconds = time.time() - self._clock_start
         norm = float(result["gradient_norm"])
         metrics = {name: total / max(weight, 1.0) for name, (total, weight) in sums.items()}
         if result["applied"]:
@@ -286,14 +314,12 @@ class Trainer:
         scalars = metrics | {
             "learning_rate": float(result["learning_rate"]),
             "gradient_norm": norm,
-            f"{self.task.unit}_per_second": self._speed.count(sums["loss"][1]),
+            f"{self.task.unit}_per_second": speed,
             "input_wait": self._speed.share_waiting,
         }
         scalars = _finite(scalars)  # a skipped step has some that are not
         self.history.write(step=progress.step, epoch=progress.epoch, **scalars, seconds=round(progress.seconds, 3))
         self.monitor.step(progress.step, scalars)
-        shown = self._epoch_logs() | {f"{self.task.unit}/s": round(self._speed.mean)}
-        self.callbacks.on_train_batch_end(progress.batch - 1, shown)
 
     def _stop_unless_finite(self, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):

@@ -79,8 +79,8 @@ class TrainStep:
         parts = self.distribution.local_replicas * accumulate
         self._rows = {name: tf.TensorSpec([s.shape[0] // parts, *s.shape[1:]], s.dtype) for name, s in spec.items()}
         self._signature = [dict(spec), tf.TensorSpec([2], tf.float32)]
-        # By what tracing reads: whether XLA compiles, and `frozen`.
-        self._traced, self._whole = {}, {}
+        # By what tracing reads: whether XLA compiles, `frozen`, and how many steps.
+        self._traced, self._whole, self._several = {}, {}, {}
 
     def _learning(self) -> list[bool]:
         """Of each weight, whether it is updated."""
@@ -128,6 +128,26 @@ class TrainStep:
             replicas have each; `applied`, whether the weights were changed (float16 skips steps that overflow).
         """
         return self._run()(batch, tf.constant(wishes, tf.float32))
+
+    def several(self, batches: Sequence[Batch], wishes: tuple[bool, bool] = (False, False)) -> list[dict[str, Any]]:
+        """Trains on one batch after the other without a return to Python in between.
+
+        The same steps as one by one; each number of batches is traced by itself.
+        """
+        if len(batches) == 1:
+            return [self(batches[0], wishes)]
+        return self._run_several(len(batches))(list(batches), tf.constant(wishes, tf.float32))
+
+    def _run_several(self, count):
+        key = self.jit, self.frozen, count
+        if key not in self._several:
+            self._run()
+            batch, wishes = self._signature
+            self._several[key] = tf.function(self._steps, input_signature=[[batch] * count, wishes])
+        return self._several[key]
+
+    def _steps(self, batches, wishes):
+        return [self._run()(batch, wishes) for batch in batches]
 
     def _run(self):
         """The whole step."""

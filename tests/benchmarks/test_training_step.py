@@ -99,4 +99,4 @@ def test_our_step_and_stock_keras_compute_the_same(run_benchmark, model, paramet
     done = run_benchmark("training_step", "--rounds=1", "--steps=1", f"--model={model}", f"--output={tmp_path}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"checked: {parameters} parameters in every system" in done.stdout
-    assert len(json.loads((tmp_path / file).read_text())["rows"]) == 4
+    assert len(json.loads((tmp_path / file).read_text())["rows"]) == 6

@@ -109,6 +109,50 @@ def test_resume_equals_an_uninterrupted_run(make_task, line_config, stop, jit, c
     assert trainer.progress.epoch == 3
 
 
+def rows_without_time(task):
+    timed = "seconds", "points_per_second", "input_wait"
+    return [
+        {name: value for name, value in row.items() if name not in timed} for row in history.read(task.run.history_file)
+    ]
+
+
+@pytest.mark.parametrize("jit", ["off", "on"])
+@pytest.mark.parametrize("count", [3, 50])
+def test_several_steps_in_a_call_leave_the_same_history(make_task, line_config, jit, count):
+    """Though neither epochs (of 8), nor validations, nor checkpoints come after as many; and a resume is in between."""
+    config = dataclasses.replace(line_config, jit=jit, validate_every=7, max_steps=23)
+    one, several = make_task(config, "one"), make_task(config, "several")
+    train(one)
+    together = dataclasses.replace(config, steps_per_call=count)
+    train(several, config=dataclasses.replace(together, max_steps=10))
+    trainer = train(several, config=together)
+    expected, found = rows_without_time(one), [r for r in rows_without_time(several) if r.get("val_loss") is None]
+    expected = [row for row in expected if "val_loss" not in row]
+    assert [row["step"] for row in found] == list(range(1, 24))
+    for row, other in zip(expected, found, strict=True):
+        assert other == pytest.approx(row, rel=1e-5)
+    assert [r["step"] for r in rows_without_time(several) if "val_loss" in r] == [7, 10, 14, 21, 23]
+    assert trainer.progress.step == 23 and trainer.checkpoints.steps()[-3:] == [20, 21, 23]
+
+
+def test_several_steps_in_a_call_stop_where_one_would(make_task, line_config):
+    """At the step that is not a number, at a limit, and where pretrained weights begin to learn."""
+    task = make_task(dataclasses.replace(line_config, steps_per_call=4))
+    task.poison_step = 6
+    with pytest.raises(UserError, match="^step 7: loss is nan; the checkpoint of step 5 is kept"):
+        train(task)
+    assert list(losses(task)) == list(range(1, 7))
+    optimizer = dataclasses.replace(line_config.optimizer, frozen_steps=6)
+    config = dataclasses.replace(line_config, steps_per_call=2, profile="4:5", max_steps=11, optimizer=optimizer)
+    calls = []
+    trainer = Trainer(task := make_task(config, "calls"), task.build_model(), task.run, config)
+    several = trainer.step.several
+    trainer.step.several = lambda batches, wishes: calls.append(len(batches)) or several(batches, wishes)
+    trainer.fit()
+    # 4 and 5 are profiled, 6 is the last one with frozen weights, 8 ends the epoch, 10 is a checkpoint, 11 the limit.
+    assert calls == [2, 1, 2, 1, 2, 2, 1] and list(losses(task)) == list(range(1, 12))
+
+
 def test_resume_undoes_steps_after_the_checkpoint(make_task, line_config):
     task = make_task(line_config)
     train(task, config=dataclasses.replace(line_config, max_steps=8))

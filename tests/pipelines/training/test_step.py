@@ -132,6 +132,25 @@ def test_average_follows_the_weights(make_task, line_config):
     np.testing.assert_allclose(step.averages[0].numpy(), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("two, parts", [(False, 1), (True, 2)])
+def test_several_steps_in_a_call_are_the_same_steps(make_task, line_config, mirrored, jit, two, parts):
+    options = {"distribution": mirrored if two else None, "accumulate": parts, "normalised": True}
+    config = dataclasses.replace(CONFIG, average_decay=0.9)
+    found = {}
+    for together in (False, True):
+        step, _ = make_step(make_task, line_config, config, jit, **options)
+        batches = list(step.task.train_batches(0))[:3]
+        results = step.several(batches, (True, False)) if together else [step(b, (True, False)) for b in batches]
+        sums = [float(value) for result in results for pair in result["sums"].values() for value in pair]
+        wishes = [result["wishes"].numpy().tolist() for result in results]
+        found[together] = sums, wishes, [v.numpy() for v in (*step.model.variables, *step.averages)]
+    assert found[False][1] == found[True][1] == [[2.0 if two else 1.0, 0.0]] * 3
+    np.testing.assert_allclose(found[True][0], found[False][0], rtol=1e-6)
+    for one, other in zip(found[False][2], found[True][2], strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-6, atol=1e-7)
+
+
 def test_measuring_changes_nothing(make_task, line_config):
     step, batch = make_step(make_task, line_config, CONFIG)
     before = [v.numpy() for v in step.model.variables]
