@@ -1,4 +1,4 @@
-"""Every combination of strategy, jit, precision and accumulation trains, validates and saves."""
+"""Every combination of strategy, jit, precision, accumulation and steps in a call trains, validates and saves."""
 
 import argparse
 import dataclasses
@@ -25,7 +25,7 @@ CONFIG = TrainConfig(max_steps=STEPS, batch_size=16, optimizer=OptimizerConfig(l
 
 def train(directory: Path, distribution: Distribution, jit: str, precision: str, parts: int) -> dict:
     """Trains some steps on the real engine. Returns the last validation's metrics."""
-    config = dataclasses.replace(CONFIG, jit=jit, precision=precision, accumulate=parts)
+    config = dataclasses.replace(CONFIG, jit=jit, precision=precision, accumulate=parts, steps_per_call=parts)
     run = Run(directory / f"{jit}-{precision}-{parts}")
     if distribution.is_chief:
         run.path.mkdir(parents=True)
