@@ -36,7 +36,8 @@ class Trainer:
         run: Directory for checkpoints, logs and history.
         config: Configuration with `auto` settings resolved.
         callbacks: Keras callbacks. They get `loss`, the task's metrics and, after a validation, the
-            same with `val_` before them; `model.stop_training` is honoured.
+            same with `val_` before them; `model.stop_training` is honoured. Those of batches come once a call,
+            with the number of its last batch, where `steps_per_call` are more.
         began: `time.time()` of the start of the process, from which `max_minutes` counts; default now.
         distribution: Where it runs; the model was built within its scope.
 
@@ -262,7 +263,7 @@ class Trainer:
         return bool(every) and self.progress.step % every == 0
 
     def _steps_until_due(self) -> int:
-        """How many steps to take in one call: whatever is due after one of them is the last one's turn."""
+        """How many steps to take in one call: none beyond the next one after which something is due."""
         step, config = self.progress.step, self.config
         first, last = config.profiled_steps()
         ends = [every - step % every for every in (config.validate_every, config.checkpoint_every) if every]

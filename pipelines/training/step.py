@@ -1,10 +1,10 @@
 """One training step: a pure function that XLA may compile, and the update of the variables around it.
 
-The pure function gets the weights and a batch, and returns sums, gradients and the new non-trainable values;
+The pure function gets the weights and a batch, and returns sums, gradients and what changed of the other variables;
 variables are read and assigned outside. That is what lets the same step run under any `tf.distribute` strategy,
 where XLA cannot follow variables from one device to another. Without one it can, and compiles the update too.
 
-    strategy.run: each replica its rows, in --accumulate parts:  pure(weights, state, rows) -> sums, gradients, state
+    strategy.run: each replica its rows, in --accumulate parts:  pure(weights, state, rows) -> sums, gradients, changes
                   added up over the replicas in one message
     strategy.run: clip, optimizer
 """
@@ -97,21 +97,22 @@ class TrainStep:
         return self._traced[key]
 
     def _forward_backward(self, trainable, state, batch, scale):
-        """What is pure: (weights, state, rows, loss scale) -> (sums, gradients of the summed loss, new state).
+        """What is pure: (weights, state, rows, loss scale) -> (sums, gradients of the summed loss, changes of state).
 
-        Gradients are those of the weights that learn.
+        Gradients are those of the weights that learn; changes are new values by their place in the state. The weights
+        beneath adapters are state that never changes: they are neither copied nor sent to other replicas.
         """
         learning = list(itertools.compress(trainable, self._learning()))
         with tf.GradientTape() as tape:
             tape.watch(learning)
-            outputs, state = self.model.stateless_call(trainable, state, batch, training=True)
+            outputs, after = self.model.stateless_call(trainable, state, batch, training=True)
             sums = self.task.sums(outputs, batch)
             loss = tf.cast(sums["loss"][0], tf.float32) * scale
         gradients = tape.gradient(loss, learning, unconnected_gradients="zero")
         sums = tf.nest.map_structure(lambda value: tf.cast(value, tf.float32), sums)
         # A sparse gradient has lost its shape when it becomes dense.
         dense = [tf.ensure_shape(tf.convert_to_tensor(g), w.shape) for g, w in zip(gradients, learning, strict=True)]
-        return sums, dense, state
+        return sums, dense, {i: new for i, (old, new) in enumerate(zip(state, after, strict=True)) if new is not old}
 
     def _variables(self):
         return [v.value for v in self.model.trainable_variables], [v.value for v in self.model.non_trainable_variables]
@@ -166,32 +167,32 @@ class TrainStep:
     def _step(self, batch, wishes):
         strategy = self.distribution.strategy
         rate = tf.convert_to_tensor(self.optimizer.learning_rate)
-        sums, gradients, norm, state, wishes = strategy.run(self._gradients, args=(batch, wishes))
+        sums, gradients, norm, changes, wishes = strategy.run(self._gradients, args=(batch, wishes))
         norm = self.distribution.first(norm)
         applied = tf.constant(True)
         if self.loss_scale:
             applied = tf.math.is_finite(norm)
-            tf.cond(applied, lambda: self._update(gradients, state), lambda: None)
+            tf.cond(applied, lambda: self._update(gradients, changes), lambda: None)
             self.loss_scale.follow(applied)
         else:
-            self._update(gradients, state)
+            self._update(gradients, changes)
         sums, wishes = self.distribution.first((sums, wishes))
         return {"sums": sums, "gradient_norm": norm, "learning_rate": rate, "wishes": wishes, "applied": applied}
 
     def _gradients(self, batch, wishes):
-        """One replica's sums, gradients of the mean loss, their norm and state, added up with the other replicas'."""
+        """One replica's sums, gradients of the mean loss, their norm and changes, added up with the other replicas'."""
         distribution = self.distribution
         values = [[tf.convert_to_tensor(v) for v in group] for group in self._variables()]
         scale = tf.convert_to_tensor(self.loss_scale.value) if self.loss_scale else tf.constant(1.0)
-        sums, gradients, state = self._accumulated(batch, *values, scale)
+        sums, gradients, changes = self._accumulated(batch, *values, scale)
 
-        statistics = [i for i, value in enumerate(state) if value.dtype.is_floating]
-        averaged = [tf.cast(state[i], tf.float32) / distribution.replicas for i in statistics]
+        statistics = [i for i, value in changes.items() if value.dtype.is_floating]
+        averaged = [tf.cast(changes[i], tf.float32) / distribution.replicas for i in statistics]
         flat_sums = tf.nest.flatten(sums)
         found = distribution.sum_replicas([*gradients, *averaged, *flat_sums, wishes])
         gradients, rest = found[: len(gradients)], found[len(gradients) :]
         for i, value in zip(statistics, rest, strict=False):
-            state[i] = tf.cast(value, state[i].dtype)
+            changes[i] = tf.cast(value, changes[i].dtype)
         sums = tf.nest.pack_sequence_as(sums, rest[len(statistics) : -1])
         wishes = rest[-1]
 
@@ -200,7 +201,7 @@ class TrainStep:
         norm = tf.linalg.global_norm(gradients) * shrink
         if self.config.clip_norm:
             shrink *= tf.minimum(1.0, self.config.clip_norm / tf.maximum(norm, 1e-12))
-        return sums, [gradient * shrink for gradient in gradients], norm, state, wishes
+        return sums, [gradient * shrink for gradient in gradients], norm, changes, wishes
 
     def _accumulated(self, batch, trainable, state, scale):
         """Runs the pure function on this replica's rows, part after part."""
@@ -209,25 +210,24 @@ class TrainStep:
         shift = [self._seed_shift(v) for v in self.model.non_trainable_variables]
         state = [value if by is None else value + by for value, by in zip(state, shift, strict=True)]
 
-        def part(i, state):
+        def part(i, changes):
             rows = self.distribution.rows(batch, i, self.accumulate)
-            return pure(trainable, state, rows, scale)
+            return pure(trainable, [changes.get(n, value) for n, value in enumerate(state)], rows, scale)
 
-        sums, gradients, state = part(0, state)
+        sums, gradients, changes = part(0, {})
         if self.accumulate > 1:
 
-            def body(i, totals, state):
-                sums, gradients, state = part(i, state)
-                return i + 1, tf.nest.map_structure(tf.add, totals, (sums, gradients)), state
+            def body(i, totals, changes):
+                sums, gradients, changes = part(i, changes)
+                return i + 1, tf.nest.map_structure(tf.add, totals, (sums, gradients)), changes
 
-            _, (sums, gradients), state = tf.while_loop(
+            _, (sums, gradients), changes = tf.while_loop(
                 lambda i, *_: i < self.accumulate,
                 body,
-                [tf.constant(1), (sums, gradients), state],
+                [tf.constant(1), (sums, gradients), changes],
                 parallel_iterations=1,
             )
-        state = [value if by is None else value - by for value, by in zip(state, shift, strict=True)]
-        return sums, gradients, state
+        return sums, gradients, {i: value if shift[i] is None else value - shift[i] for i, value in changes.items()}
 
     def _seed_shift(self, variable):
         if self.distribution.replicas == 1 or not variable.path.endswith("seed_generator_state"):
@@ -235,13 +235,13 @@ class TrainStep:
         replica = tf.cast(self.distribution.replica(), variable.value.dtype)
         return tf.stack([replica * SEED_STRIDE, tf.zeros_like(replica)])
 
-    def _update(self, gradients, state):
+    def _update(self, gradients, changes):
         extended = self.distribution.strategy.extended
         learning = list(itertools.compress(self.model.trainable_variables, self._learning()))
         self.distribution.strategy.run(lambda gradients: self.optimizer.apply(gradients, learning), args=(gradients,))
         trainable, non_trainable = self._variables()
-        for variable, value in zip(non_trainable, state, strict=True):
-            extended.update(variable, lambda v, x: v.assign(x), args=(value,), group=False)
+        for i, value in changes.items():
+            extended.update(non_trainable[i], lambda v, x: v.assign(x), args=(value,), group=False)
         if self.averages:
             # Faster at first, so that the initial weights are forgotten.
             t = tf.cast(self.optimizer.iterations.value, tf.float32)

@@ -65,6 +65,10 @@ def test_a_step_changes_adapters_and_the_head_only(jit):
     adapters = {path for path in values if "lora_kernel" in path}
     assert len(adapters) == 2 * 4 * SETTINGS["layers"]  # of two projections in attention and two after it
     assert changed == adapters | {path for path in values if path.endswith(("logits/kernel", "logits/bias"))}
+    # What stays is neither copied nor sent to other replicas: the random state alone comes back.
+    _, _, changes = step._pure(jit).structured_outputs
+    assert all(model.non_trainable_variables[i].path.endswith("seed_generator_state") for i in changes)
+    assert len(changes) < len(model.non_trainable_weights)
 
 
 def test_a_language_model():
