@@ -234,7 +234,8 @@ class Trainer:
                 exhausted = True
                 break
             self._train_on(taken)
-            if progress.batch + AHEAD >= self._steps_of_an_epoch and epoch + 1 < self.config.epochs:
+            soon = AHEAD + self.config.steps_per_call  # the next look is only after the next call
+            if progress.batch + soon > self._steps_of_an_epoch and epoch + 1 < self.config.epochs:
                 self._epochs.look_ahead(epoch + 1)
             if self._due(self.config.validate_every):
                 self._validate()
