@@ -116,11 +116,10 @@ def rows_without_time(task):
     ]
 
 
-@pytest.mark.parametrize("jit", ["off", "on"])
 @pytest.mark.parametrize("count", [3, 50])
-def test_several_steps_in_a_call_leave_the_same_history(make_task, line_config, jit, count):
+def test_several_steps_in_a_call_leave_the_same_history(make_task, line_config, count):
     """Though neither epochs (of 8), nor validations, nor checkpoints come after as many; and a resume is in between."""
-    config = dataclasses.replace(line_config, jit=jit, validate_every=7, max_steps=23)
+    config = dataclasses.replace(line_config, validate_every=7, max_steps=23)
     one, several = make_task(config, "one"), make_task(config, "several")
     train(one)
     together = dataclasses.replace(config, steps_per_call=count)

@@ -132,8 +132,7 @@ def test_average_follows_the_weights(make_task, line_config):
     np.testing.assert_allclose(step.averages[0].numpy(), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("two, parts", [(False, 1), (True, 2)])
+@pytest.mark.parametrize("jit, two, parts", [(False, False, 1), (True, False, 1), (True, True, 2)])
 def test_several_steps_in_a_call_are_the_same_steps(make_task, line_config, mirrored, jit, two, parts):
     options = {"distribution": mirrored if two else None, "accumulate": parts, "normalised": True}
     config = dataclasses.replace(CONFIG, average_decay=0.9)
