@@ -109,7 +109,7 @@ class SpeechConfig(TrainConfig):
         "sample": {
             "epochs": 28,
             "batch_size": 16,
-            "jit": "off",  # measuring would take a tenth of so short a training
+            "jit": "on",  # measuring would take a tenth of so short a training
             "augmentation": {"speed": 0.1},
             "optimizer": {"learning_rate": 3e-3, "schedule": "cosine", "average_decay": 0.99},
         },
