@@ -267,24 +267,25 @@ class Trainer:
         """How many steps to take in one call: none beyond the next one after which something is due."""
         step, config = self.progress.step, self.config
         first, last = config.profiled_steps()
-        ends = [every - step % every for every in (config.validate_every, config.checkpoint_every) if every]
-        ends += [end - step for end in (config.max_steps, first - 1, last) if end > step]
-        return min(config.steps_per_call, *ends, self._frozen_updates or config.steps_per_call)
+        left = [every - step % every for every in (config.validate_every, config.checkpoint_every) if every]
+        left += [end - step for end in (config.max_steps, first - 1, last)] + [self._frozen_updates]
+        return min(config.steps_per_call, *(steps for steps in left if steps > 0))
 
     @property
     def _frozen_updates(self) -> int:
-        """How many are left. By updates: a step that float16 skipped is none, to the optimizer either."""
+        """How many are left with pretrained weights frozen. To the optimizer a step that float16 skipped is none."""
         frozen = self.config.optimizer.frozen_steps
         return frozen and max(0, frozen - int(self.optimizer.iterations.numpy()))
 
     def _train_on(self, batches) -> None:
+        """Takes a step on each batch, in one call where they are as many as usual."""
         progress = self.progress
         self.callbacks.on_train_batch_begin(progress.batch)
         if progress.step == 0:
             self.monitor.graph(self.step.graph)
         with self._speed.working():
             self.step.frozen = self._frozen_updates > 0
-            # Fewer than usual, before something is due, are not worth a trace of their own.
+            # Fewer, before something is due, are not worth a trace of their own.
             whole = len(batches) == self.config.steps_per_call
             calls = [batches] if whole else [[batch] for batch in batches]
             results = [result for call in calls for result in self.step.several(call, self._wishes())]

@@ -131,9 +131,14 @@ class TrainStep:
         return self._run()(batch, tf.constant(wishes, tf.float32))
 
     def several(self, batches: Sequence[Batch], wishes: tuple[bool, bool] = (False, False)) -> list[dict[str, Any]]:
-        """Trains on one batch after the other without a return to Python in between.
+        """Trains on one batch after the other without a return to Python in between: the same steps as one by one.
 
-        The same steps as one by one; each number of batches is traced by itself.
+        Args:
+            batches: This worker's rows for each step. Each number of batches is traced by itself.
+            wishes: As of a single step; every step carries them.
+
+        Returns:
+            What a single step returns, for each of them.
         """
         if len(batches) == 1:
             return [self(batches[0], wishes)]
